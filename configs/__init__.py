@@ -1,0 +1,1 @@
+"""Configurations: `get_config(variant)` returns a ConfigDict. Nothing here imports JAX."""

@@ -1,0 +1,113 @@
+"""The variants that DiffMAViL and MAViL share, and what `:help` prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from diffmavil_jax.config import Config, to_dict
+
+Settings = Callable[[ConfigDict], None]
+
+
+def build(method: str, variant: str, technique: Settings, help_text: str) -> ConfigDict:
+    """The config of one method at the scale of one variant; exits after printing for `help`.
+
+    Raises:
+        SystemExit: for `help`, and for a variant that does not exist.
+    """
+    if variant == 'help':
+        print(help_text.strip() + '\n\nVariants:\n' + describe_variants())
+        sys.exit(0)
+    if variant not in VARIANTS:
+        print(
+            f'error: no variant {variant!r} of configs/{method}.py; there are: {", ".join(VARIANTS)} '
+            f'(--config=configs/{method}.py:help describes them)',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    config = ConfigDict(to_dict(Config()))
+    config.name = f'{method}_{variant}'
+    technique(config)
+    VARIANTS[variant](config)
+    return config
+
+
+def describe_variants() -> str:
+    """One line for each variant."""
+    return '\n'.join(f'  :{name:11} {(settings.__doc__ or "").splitlines()[0]}' for name, settings in VARIANTS.items())
+
+
+def _small(config: ConfigDict) -> None:
+    """A network that trains on two CPU cores."""
+    config.data.update(seconds=2.0, frames=8, frame_size=48)
+    config.audio.update(front_end='generated', num_mel_bins=128, num_frames=192, patch=16)
+    config.video.update(patch=16, patch_frames=2)
+    config.model.update(
+        size='demo', fusion_layers=1, decoder_width=64, decoder_layers=2, decoder_heads=2, scan_unroll=4
+    )
+    # The papers weigh the contrastive term 0.1 over 20 epochs of 2 M clips. In minutes it has to lead.
+    config.loss.update(inter_weight=1.0, second_view=False)
+    config.batch.update(size=64, max_size=96)
+    config.masking.update(buckets=3)
+    config.optimizer.update(learning_rate=1.5e-3, warmup_samples=2_000, weight_decay=0.05)
+
+
+def demo(config: ConfigDict) -> None:
+    """The generated world on a CPU, about 5 minutes on 2 cores (the default)."""
+    _small(config)
+    config.train.update(samples=24_000, log_every_samples=1_000)
+    config.evaluation.update(every_samples=8_000)
+    config.checkpoint.update(every_minutes=1.0, every_samples=8_000)
+
+
+def demo_long(config: ConfigDict) -> None:
+    """The same, about 30 minutes on 2 cores."""
+    demo(config)
+    config.train.update(samples=220_000, log_every_samples=2_000)
+    config.evaluation.update(every_samples=22_000)
+    config.checkpoint.update(every_minutes=5.0, every_samples=44_000)
+
+
+def folder(config: ConfigDict) -> None:
+    """Your own videos: --config.data.path=DIR; sized for a CPU, about 10 minutes for a few hundred clips."""
+    _small(config)
+    config.data.update(source='folder')
+    config.train.update(samples=30_000, log_every_samples=1_000)
+    config.evaluation.update(every_samples=5_000)
+    config.checkpoint.update(every_minutes=2.0, every_samples=10_000)
+
+
+def _paper(config: ConfigDict) -> None:
+    """MAViL's scale: ViT-B, 10 s of sound, 8 frames of 4 s at 224 x 224."""
+    config.data.update(source='tfds', seconds=10.0, frames=8, frame_size=224, threads=16)
+    config.audio.update(front_end='audiomae', num_mel_bins=128, num_frames=1024, patch=16)
+    config.video.update(patch=16, patch_frames=2)
+    config.model.update(size='B', dtype='bfloat16')
+    config.batch.update(size=512, max_size=1024)
+    config.optimizer.update(learning_rate=4e-4, weight_decay=1e-5)
+
+
+def audioset(config: ConfigDict) -> None:
+    """AudioSet-2M at the paper's scale, 20 epochs (plan it with --plan; reading its data: not in this version)."""
+    _paper(config)
+    config.train.update(samples=40_000_000, log_every_samples=50_000)
+    config.optimizer.update(warmup_samples=8_000_000)
+
+
+def vggsound(config: ConfigDict) -> None:
+    """VGGSound at the paper's scale, 20 epochs (plan it with --plan; reading its data: not in this version)."""
+    _paper(config)
+    config.train.update(samples=3_600_000, log_every_samples=20_000)
+    config.optimizer.update(warmup_samples=720_000)
+
+
+VARIANTS: dict[str, Settings] = {
+    'demo': demo,
+    'demo_long': demo_long,
+    'folder': folder,
+    'audioset': audioset,
+    'vggsound': vggsound,
+}

@@ -1,0 +1,556 @@
+"""The configuration schema: frozen dataclasses, their defaults, and their validation.
+
+This is the only place that holds defaults. `configs/` changes some of them for a
+purpose; flags change them for a run; `from_dict` turns the result into the dataclasses
+that the code receives. Nothing here imports JAX, so that a plan or an error costs
+milliseconds.
+
+Where a default is a guess, because the abstract of DiffMAViL (Nunez et al. 2023) does
+not state it, the comment says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Problem = tuple[str, Any, str]  # field, value, what is allowed
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be run: names the field, its value and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VitSize:
+    """Width, depth and heads of a ViT encoder (Dosovitskiy et al. 2021, table 1)."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+VIT_SIZES: Mapping[str, VitSize] = types.MappingProxyType(
+    {
+        'demo': VitSize(128, 4, 4),
+        'Ti': VitSize(192, 12, 3),
+        'S': VitSize(384, 12, 6),
+        'B': VitSize(768, 12, 12),
+        'L': VitSize(1024, 24, 16),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """How a log-mel spectrogram is normalised: (x - mean) / (divisor * std).
+
+    `pad` says on which side of the normalisation a short clip is padded with zeros.
+    """
+
+    mean: float
+    std: float
+    divisor: float
+    pad: typing.Literal['before_normalization', 'after_normalization'] = 'before_normalization'
+
+
+FRONT_ENDS: Mapping[str, FrontEnd] = types.MappingProxyType(
+    {
+        'generated': FrontEnd(-7.7, 4.0, 1.0),
+        'audiomae': FrontEnd(-4.2677393, 4.5689974, 2.0),
+        'audiomae_esc50': FrontEnd(-6.6268077, 5.358466, 2.0),
+        'audiomae_speech_commands': FrontEnd(-6.845978, 5.5654526, 2.0),
+        'cavmae': FrontEnd(-5.081, 4.4849, 1.0),
+    }
+)
+
+SOURCES = ('generated', 'folder', 'tfds')
+DIFFICULTIES = ('easy', 'medium', 'hard')
+
+
+def _one_of(field: str, value: Any, allowed: typing.Collection[Any]) -> Iterator[Problem]:
+    if value not in allowed:
+        yield field, value, 'one of ' + ', '.join(repr(a) for a in allowed)
+
+
+def _at_least(field: str, value: float, low: float) -> Iterator[Problem]:
+    if not (math.isfinite(value) and value >= low):
+        yield field, value, f'a number of at least {low}'
+
+
+def _between(field: str, value: float, low: float, high: float) -> Iterator[Problem]:
+    if not low < value < high:
+        yield field, value, f'a number between {low} and {high}, both excluded'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where clips come from and what one looks like on the wire."""
+
+    source: str = 'generated'
+    path: str = ''
+    seconds: float = 2.0
+    sample_rate: int = 16_000
+    frames: int = 8
+    frame_size: int = 48
+    # The generated world: which factors sound and picture share, and how many clips there are.
+    difficulty: str = 'easy'
+    train_clips: int = 1_000_000
+    eval_clips: int = 4_096
+    # A folder: the share held out where no CSV says it, and how many clips may be unusable.
+    eval_fraction: float = 0.1
+    max_bad_fraction: float = 0.1
+    # Decoded clips kept in memory, so that a small folder is decoded once.
+    cache_gb: float = 1.0
+    threads: int = 2
+    prefetch_batches: int = 2
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _one_of('source', self.source, SOURCES)
+        yield from _one_of('difficulty', self.difficulty, DIFFICULTIES)
+        for field in ('frames', 'frame_size', 'train_clips', 'eval_clips', 'threads', 'prefetch_batches'):
+            yield from _at_least(field, getattr(self, field), 1)
+        yield from _at_least('sample_rate', self.sample_rate, 1_000)
+        yield from _at_least('cache_gb', self.cache_gb, 0)
+        yield from _between('seconds', self.seconds, 0, 3_600)
+        yield from _between('eval_fraction', self.eval_fraction, 0, 1)
+        if not 0 <= self.max_bad_fraction <= 1:
+            yield 'max_bad_fraction', self.max_bad_fraction, 'a share from 0 to 1'
+
+    @property
+    def num_samples(self) -> int:
+        """Length of a waveform in samples."""
+        return round(self.seconds * self.sample_rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """The audio front end: Kaldi log-mel, its normalisation and its patches."""
+
+    front_end: str = 'generated'
+    num_mel_bins: int = 128
+    num_frames: int = 192  # 10 ms each; longer clips are cut, shorter ones padded
+    patch: int = 16
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _one_of('front_end', self.front_end, tuple(FRONT_ENDS))
+        yield from _at_least('patch', self.patch, 1)
+        for field in ('num_mel_bins', 'num_frames'):
+            if self.patch > 0 and (getattr(self, field) < 1 or getattr(self, field) % self.patch):
+                yield field, getattr(self, field), f'a positive multiple of patch ({self.patch})'
+
+    @property
+    def normalization(self) -> FrontEnd:
+        return FRONT_ENDS[self.front_end]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along (time, frequency); tokens are time-major."""
+        return self.num_frames // self.patch, self.num_mel_bins // self.patch
+
+    @property
+    def num_tokens(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def patch_dim(self) -> int:
+        return self.patch**2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """The video front end: pixel normalisation (ImageNet) and tubelets."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    patch: int = 16
+    patch_frames: int = 2
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _at_least('patch', self.patch, 1)
+        yield from _at_least('patch_frames', self.patch_frames, 1)
+        if min(self.std) <= 0:
+            yield 'std', self.std, 'three positive numbers'
+
+    @property
+    def patch_dim(self) -> int:
+        return self.patch_frames * self.patch**2 * 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Encoders, fusion and decoders (MAViL: Huang et al. 2022, section 3)."""
+
+    size: str = 'B'
+    fusion_layers: int = 2
+    decoder_width: int = 512
+    decoder_layers: int = 8
+    decoder_heads: int = 16
+    # `self`: all tokens attend to all. `cross`: masked tokens attend to the visible latents only.
+    # `cross_self`: self-attention among the masked tokens, then cross-attention.
+    # The summaries of DiffMAViL name cross-attention for video; audio is a guess.
+    audio_decoder: str = 'self'
+    video_decoder: str = 'cross'
+    # Share of the masked tokens that is decoded (CrossMAE: Fu et al. 2024); needs cross decoders.
+    decoded_fraction: float = 1.0
+    dtype: str = 'float32'
+    remat: bool = False
+    # Encoder layers per iteration of the layer scan; more compile longer and run faster on a CPU.
+    scan_unroll: int = 1
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _one_of('size', self.size, tuple(VIT_SIZES))
+        yield from _one_of('dtype', self.dtype, ('float32', 'bfloat16'))
+        for field in ('fusion_layers', 'decoder_layers', 'decoder_heads', 'scan_unroll'):
+            yield from _at_least(field, getattr(self, field), 1)
+        if self.decoder_heads > 0 and (self.decoder_width < 1 or self.decoder_width % self.decoder_heads):
+            yield 'decoder_width', self.decoder_width, f'a positive multiple of decoder_heads ({self.decoder_heads})'
+        if self.decoder_width % 16:
+            yield 'decoder_width', self.decoder_width, 'a multiple of 16: positions share it among three axes'
+        for field in ('audio_decoder', 'video_decoder'):
+            yield from _one_of(field, getattr(self, field), ('self', 'cross', 'cross_self'))
+        if not 0 < self.decoded_fraction <= 1:
+            yield 'decoded_fraction', self.decoded_fraction, 'a share above 0, up to 1'
+        if self.decoded_fraction < 1 and (self.audio_decoder, self.video_decoder) != ('cross', 'cross'):
+            kinds = f'audio_decoder={self.audio_decoder}, video_decoder={self.video_decoder}'
+            yield (
+                'decoded_fraction',
+                self.decoded_fraction,
+                f'1 unless both decoders are cross ({kinds}): others need every token',
+            )
+
+    @property
+    def vit(self) -> VitSize:
+        return VIT_SIZES[self.size]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """Diffused patches in place of mask tokens; every detail but the idea is a guess.
+
+    Not stated in the abstract: schedule, rho, target, how the time step is drawn and
+    whether the decoder is told. The defaults follow DiffMAE (Wei et al. 2023).
+    """
+
+    enabled: bool = True
+    schedule: str = 'linear'
+    timesteps: int = 1000
+    rho: float = 0.8  # each beta is raised to this power
+    target: str = 'x0'
+    conditioning: str = 'none'
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _one_of('schedule', self.schedule, ('linear', 'cosine'))
+        yield from _one_of('target', self.target, ('x0', 'eps', 'v'))
+        yield from _one_of('conditioning', self.conditioning, ('none', 'add', 'adaln'))
+        yield from _at_least('timesteps', self.timesteps, 1)
+        if not 0 < self.rho <= 2:
+            yield 'rho', self.rho, 'a number above 0, up to 2'
+        if not self.enabled and (self.target, self.conditioning) != ('x0', 'none'):
+            yield (
+                'enabled',
+                self.enabled,
+                f'true with target={self.target}, conditioning={self.conditioning}; mask tokens need x0 and none',
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """The mask-ratio curriculum over samples seen."""
+
+    curriculum: str = 'linear'
+    start_ratio: float = 0.9
+    end_ratio: float = 0.8  # also the fixed ratio when the curriculum is `none`
+    buckets: int = 5  # distinct ratios, each compiled once; not stated in the abstract
+    token_multiple: int = 1  # visible tokens are rounded to a multiple of this
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _one_of('curriculum', self.curriculum, ('none', 'linear', 'cosine'))
+        yield from _between('start_ratio', self.start_ratio, 0, 1)
+        yield from _between('end_ratio', self.end_ratio, 0, 1)
+        yield from _at_least('buckets', self.buckets, 1)
+        yield from _at_least('token_multiple', self.token_multiple, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """The batch at the end ratio, and how it adapts while clips are cheaper.
+
+    `visible_tokens` keeps batch x visible tokens constant, `macs` keeps the
+    multiply-accumulates of a step constant. Which of them the paper used is not stated
+    in the abstract.
+    """
+
+    size: int = 512
+    rule: str = 'visible_tokens'
+    max_size: int = 1024
+    multiple: int = 8
+    lr_scaling: str = 'sqrt'  # how the learning rate follows a batch that differs from size
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _one_of('rule', self.rule, ('fixed', 'visible_tokens', 'macs'))
+        yield from _one_of('lr_scaling', self.lr_scaling, ('none', 'sqrt', 'linear'))
+        yield from _at_least('multiple', self.multiple, 1)
+        if self.multiple > 0 and (self.size < 1 or self.size % self.multiple):
+            yield 'size', self.size, f'a positive multiple of batch.multiple ({self.multiple})'
+        yield from _at_least('max_size', self.max_size, self.size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The loss terms (MAViL, section 3.1 and 3.2)."""
+
+    audio_weight: float = 1.0
+    video_weight: float = 1.0
+    normalize_targets: bool = False  # per-patch normalised targets, as MAE; off: raw patches, as DiffMAE
+    inter_weight: float = 0.1
+    inter_temperature: float = 0.1
+    intra_weight: float = 0.01
+    intra_temperature: float = 1.0
+    second_view: bool = True  # a second masked view through the encoders, for the intra-modal term
+
+    def problems(self) -> Iterator[Problem]:
+        for field in ('audio_weight', 'video_weight', 'inter_weight', 'intra_weight'):
+            yield from _at_least(field, getattr(self, field), 0)
+        for field in ('inter_temperature', 'intra_temperature'):
+            yield from _at_least(field, getattr(self, field), 1e-4)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a linear warm-up and a cosine, both in samples seen."""
+
+    learning_rate: float = 4e-4  # the peak at batch.size
+    warmup_samples: int = 0
+    final_lr_fraction: float = 0.0
+    weight_decay: float = 1e-5
+    b1: float = 0.9
+    b2: float = 0.95
+    clip_norm: float = 0.0  # 0: no clipping
+
+    def problems(self) -> Iterator[Problem]:
+        for field in ('learning_rate', 'warmup_samples', 'final_lr_fraction', 'weight_decay', 'clip_norm'):
+            yield from _at_least(field, getattr(self, field), 0)
+        yield from _between('b1', self.b1, 0, 1)
+        yield from _between('b2', self.b2, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how often it speaks, and what stops it."""
+
+    samples: int = 40_000_000
+    log_every_samples: int = 10_000
+    max_nonfinite_steps: int = 3  # in a row
+
+    def problems(self) -> Iterator[Problem]:
+        yield from _at_least('samples', self.samples, 1)
+        yield from _at_least('log_every_samples', self.log_every_samples, 1)
+        yield from _at_least('max_nonfinite_steps', self.max_nonfinite_steps, 1)
+        if self.samples >= 2**31:
+            yield 'samples', self.samples, 'below 2**31: samples seen are counted in an int32 on the device'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Which checkpoints are written and kept."""
+
+    every_minutes: float = 15.0
+    every_samples: int = 1_000_000
+    keep_latest: int = 2
+    keep_best: int = 1
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.every_minutes > 0:
+            yield 'every_minutes', self.every_minutes, 'a positive number'
+        yield from _at_least('every_samples', self.every_samples, 1)
+        yield from _at_least('keep_latest', self.keep_latest, 1)
+        yield from _at_least('keep_best', self.keep_best, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured on held-out clips, and how often."""
+
+    every_samples: int = 2_000_000
+    batch_size: int = 64
+    retrieval_clips: int = 256
+    reconstruction_clips: int = 128
+    probe_train_clips: int = 2_048
+    probe_eval_clips: int = 1_024
+    mask_ratio: float = 0.8
+
+    def problems(self) -> Iterator[Problem]:
+        for field in ('every_samples', 'batch_size', 'reconstruction_clips'):
+            yield from _at_least(field, getattr(self, field), 1)
+        yield from _at_least('retrieval_clips', self.retrieval_clips, 2)
+        yield from _at_least('probe_train_clips', self.probe_train_clips, 0)
+        yield from _at_least('probe_eval_clips', self.probe_eval_clips, 0)
+        yield from _between('mask_ratio', self.mask_ratio, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """Mesh axes; -1 takes the devices that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    compilation_cache: str = '~/.cache/diffmavil_jax'  # empty: none
+
+    def problems(self) -> Iterator[Problem]:
+        sizes = {'data': self.data, 'fsdp': self.fsdp, 'tensor': self.tensor}
+        for field, value in sizes.items():
+            if value != -1 and value < 1:
+                yield field, value, 'a positive number, or -1 for the devices that are left'
+        if list(sizes.values()).count(-1) > 1:
+            yield 'data', self.data, 'at most one axis of -1 among data, fsdp and tensor'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run. `from_dict` builds one from flags."""
+
+    name: str = 'diffmavil'
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    audio: AudioConfig = AudioConfig()
+    video: VideoConfig = VideoConfig()
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    masking: MaskingConfig = MaskingConfig()
+    batch: BatchConfig = BatchConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    parallel: ParallelConfig = ParallelConfig()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            section = getattr(self, field.name)
+            if dataclasses.is_dataclass(section):
+                for name, value, allowed in section.problems():  # type: ignore[union-attr]
+                    raise ConfigError(f'config.{field.name}.{name} = {value!r}: must be {allowed}.')
+        for name, value, allowed in self._cross_field_problems():
+            raise ConfigError(f'config.{name} = {value!r}: must be {allowed}.')
+
+    def _cross_field_problems(self) -> Iterator[Problem]:
+        if self.data.frame_size % self.video.patch:
+            yield 'data.frame_size', self.data.frame_size, f'a multiple of video.patch ({self.video.patch})'
+        if self.data.frames % self.video.patch_frames:
+            yield 'data.frames', self.data.frames, f'a multiple of video.patch_frames ({self.video.patch_frames})'
+        if self.loss.normalize_targets and self.diffusion.target != 'x0':
+            target = self.diffusion.target
+            yield 'loss.normalize_targets', True, f'false with diffusion.target={target}; only x0 can be normalised'
+        if not 0 <= self.seed < 2**31:
+            yield 'seed', self.seed, 'from 0 to 2**31 - 1'
+        if self.optimizer.warmup_samples > self.train.samples:
+            yield 'optimizer.warmup_samples', self.optimizer.warmup_samples, (
+                f'at most train.samples ({self.train.samples})'
+            )
+        if self.data.source == 'generated' and self.evaluation.retrieval_clips > self.data.eval_clips:
+            yield 'evaluation.retrieval_clips', self.evaluation.retrieval_clips, (
+                f'at most data.eval_clips ({self.data.eval_clips})'
+            )
+
+    @property
+    def video_grid(self) -> tuple[int, int, int]:
+        """Tubelets along (time, height, width)."""
+        side = self.data.frame_size // self.video.patch
+        return self.data.frames // self.video.patch_frames, side, side
+
+    @property
+    def video_tokens(self) -> int:
+        return math.prod(self.video_grid)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as nested dictionaries of JSON types."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Builds a Config from nested mappings.
+
+    Raises:
+        ConfigError: for an unknown field, a value of a wrong type, or one that is not allowed.
+    """
+    return _build(Config, values, 'config')
+
+
+def field_type(path: str) -> str:
+    """The name of the type of a field such as `config.batch.size`.
+
+    Raises:
+        ConfigError: where there is no such field.
+    """
+    kind: Any = Config
+    parent, *fields = path.split('.')
+    for name in fields:
+        if not dataclasses.is_dataclass(kind):
+            raise ConfigError(f'{parent}.{name}: no such field; {parent} is of type {_type_name(kind)}.')
+        hints = typing.get_type_hints(kind)
+        if name not in hints:
+            raise ConfigError(_no_such_field(parent, name, hints))
+        kind, parent = hints[name], f'{parent}.{name}'
+    return _type_name(kind)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = 'config') -> list[str]:
+    """The fields in which two nested dictionaries differ, one line each."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        here = f'{path}.{key}'
+        if isinstance(old.get(key), Mapping) and isinstance(new.get(key), Mapping):
+            lines += difference(old[key], new[key], here)
+        elif (key in old) != (key in new) or _plain(old[key]) != _plain(new[key]):
+            lines.append(f'{here}: {old.get(key, "absent")!r} -> {new.get(key, "absent")!r}')
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    unknown = [key for key in values if key not in hints]
+    if unknown:
+        raise ConfigError(_no_such_field(path, unknown[0], hints))
+    return cls(**{key: _convert(hints[key], value, f'{path}.{key}') for key, value in values.items()})
+
+
+def _no_such_field(path: str, name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f' Did you mean {path}.{close[0]}?' if close else f' Known: {", ".join(known)}.'
+    return f'{path}.{name}: no such field.{hint}'
+
+
+def _type_name(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return 'section with fields'
+    return str(kind) if typing.get_origin(kind) else kind.__name__
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{path} = {value!r}: must be a section with fields.')
+        return _build(typing.cast(type, kind), value, path)
+    if typing.get_origin(kind) is tuple:
+        parts = typing.get_args(kind)
+        if not isinstance(value, (list, tuple)) or len(value) != len(parts):
+            raise ConfigError(f'{path} = {value!r}: must be {len(parts)} numbers.')
+        return tuple(_convert(part, v, path) for part, v in zip(parts, value, strict=True))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f'{path} = {value!r}: must be of type {kind.__name__}.')
+    return value

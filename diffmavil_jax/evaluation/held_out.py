@@ -1,0 +1,129 @@
+"""What a pretrained network makes of held-out clips, gathered in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from diffmavil_jax.config import Config
+from diffmavil_jax.data.clip import Clip, ClipSource
+from diffmavil_jax.data.frontend import spectrogram
+from diffmavil_jax.data.pipeline import stack
+from diffmavil_jax.evaluation.bands import BandEnergies, audio_band_energies, video_band_energies
+from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.models.pretraining import MODALITIES
+from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
+from diffmavil_jax.objectives.reconstruction import denormalize_patches
+
+Batch = dict[str, np.ndarray]
+FEATURES = ('audio', 'video', 'fused')
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Up to `count` indices spread evenly over a source of `length` clips."""
+    return np.linspace(0, length - 1, min(length, count)).round().astype(int).tolist()
+
+
+def batches(
+    source: ClipSource, indices: Sequence[int], batch_size: int, threads: int
+) -> Iterator[tuple[Batch, list[Clip]]]:
+    """Batches of one size, the last one filled up by repeating its last clip, and their real clips."""
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(indices), batch_size):
+            clips = list(pool.map(source.__getitem__, indices[first : first + batch_size]))
+            padded = clips + clips[-1:] * (batch_size - len(clips))
+            batch = stack(padded)
+            batch['position'] = np.arange(first, first + batch_size, dtype=np.int32)
+            yield batch, clips
+
+
+class Network:
+    """The compiled functions that evaluation runs, for any parameters of one config."""
+
+    def __init__(self, config: Config, objective: PretrainingObjective, counts: Mapping[str, TokenCounts]) -> None:
+        """Args: `counts` are the visible and decoded tokens at the evaluation's mask ratio."""
+        self.config = config
+        self._objective = objective
+        self._counts = counts
+        # From pure noise, a diffusion model knows no more than a mask token tells: comparable figures.
+        # What eps implies for x_0 is not defined there, so such a model starts from a little signal.
+        last = config.diffusion.timesteps - 1
+        self.timestep = last // 4 if config.diffusion.target == 'eps' else last
+        self._spectrogram = jax.jit(lambda w: spectrogram(w, config.audio, config.data.sample_rate))
+        self.features: Callable[[Any, Batch], dict[str, jax.Array]] = jax.jit(self._features)
+        self.reconstruct: Callable[[Any, Batch], dict[str, dict[str, Any]]] = jax.jit(self._reconstruct)
+
+    def spectrogram(self, waveform: np.ndarray) -> jax.Array:
+        """The normalised log-mel [b t f] of int16 sound [b samples]."""
+        return self._spectrogram(waveform)
+
+    def _features(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
+        patches = to_patches(batch, self.config)
+        return self._objective.model.apply({'params': params}, patches, method='features')
+
+    def _reconstruct(self, params: Any, batch: Batch) -> dict[str, dict[str, Any]]:
+        patches = to_patches(batch, self.config)
+        positions = jnp.asarray(batch['position'])
+        views = self._objective.views(
+            patches, positions, self._counts, timestep=self.timestep, view='evaluation'
+        )
+        outputs = self._objective.model.apply({'params': params}, views)
+        target = {m: take_tokens(patches[m], views[m].decoded) for m in MODALITIES}
+        prediction = {
+            m: self._objective.predicted_x0(outputs.predictions[m], views[m]) for m in MODALITIES
+        }
+        if self.config.loss.normalize_targets:
+            # Each patch's own mean and scale come back from the target, as in MAE's pictures.
+            prediction = {m: denormalize_patches(prediction[m], target[m]) for m in MODALITIES}
+        return {'views': views, 'target': target, 'prediction': prediction}
+
+
+def extract(
+    network: Network,
+    params: Mapping[str, Any],
+    source: ClipSource,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    threads: int,
+) -> dict[str, dict[str, Float[np.ndarray, 'n d']]]:
+    """Features of whole clips for each named set of parameters: name -> audio, video, fused."""
+    rows: dict[str, dict[str, list[np.ndarray]]] = {name: {f: [] for f in FEATURES} for name in params}
+    for batch, clips in batches(source, indices, batch_size, threads):
+        for name, values in params.items():
+            for feature, array in jax.device_get(network.features(values, batch)).items():
+                rows[name][feature].append(array[: len(clips)])
+    return {name: {f: np.concatenate(parts) for f, parts in kinds.items()} for name, kinds in rows.items()}
+
+
+def band_energies(
+    network: Network,
+    params: Any,
+    source: ClipSource,
+    indices: Sequence[int],
+    *,
+    batch_size: int,
+    threads: int,
+) -> dict[str, BandEnergies]:
+    """Error and target energy of the masked patches, for audio and video, low and high frequencies."""
+    config = network.config
+    total: dict[str, BandEnergies] = {}
+    for batch, clips in batches(source, indices, batch_size, threads):
+        result = jax.device_get(network.reconstruct(params, batch))
+        target = {m: x[: len(clips)] for m, x in result['target'].items()}
+        prediction = {m: x[: len(clips)] for m, x in result['prediction'].items()}
+        energies = {
+            'audio': audio_band_energies(target['audio'], prediction['audio'], config.audio.patch),
+            'video': video_band_energies(
+                target['video'], prediction['video'], config.video.patch_frames, config.video.patch
+            ),
+        }
+        total = {m: total[m] + e if m in total else e for m, e in energies.items()}
+    return total

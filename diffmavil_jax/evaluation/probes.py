@@ -1,0 +1,308 @@
+"""What frozen features hold: closed-form linear probes, nearest neighbours, raw baselines.
+
+No probe is trained by gradient descent, so none has a learning rate to be tuned, and
+the same features give the same number. Whatever a probe chooses (the scale of the
+features, the ridge's strength) it chooses on the train clips alone.
+
+Letters: n train clips, m held-out clips, d feature width, k target dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Num, Shaped
+
+from diffmavil_jax.evaluation import retrieval
+
+# Ridge strengths tried, per train clip: on standardised features the mean eigenvalue of
+# X^T X / n is 1, so this runs from next to none to a constant prediction.
+LAMBDAS = np.logspace(-6, 3, 19)
+
+# A feature that varies less than float32 resolves is constant; scaling would blow up noise.
+CONSTANT = 1e-6
+
+KNN_NEIGHBOURS = 20
+KNN_TEMPERATURE = 0.07
+
+Factors = Mapping[str, Num[np.ndarray, ' n'] | Float[np.ndarray, 'n k']]
+
+
+class RidgeProbe:
+    """Ridge regression from one set of train features to any number of targets.
+
+    One singular value decomposition serves every strength and every target, which is
+    why this isn't scikit-learn's RidgeCV: that one repeats it for each factor. Features
+    are standardised with the train clips' mean and deviation; the bias is not penalised.
+    """
+
+    def __init__(self, features: Float[np.ndarray, 'n d']) -> None:
+        features = _finite(features, 'train features')
+        if len(features) < 2:
+            raise ValueError(f'A probe needs at least 2 train clips, not {len(features)}.')
+        self._mean, self._scale = _moments(features)
+        u, s, vt = np.linalg.svd((features - self._mean) / self._scale, full_matrices=False)
+        kept = s > np.max(s, initial=0.0) * max(features.shape) * np.finfo(np.float64).eps
+        self._u, self._s, self._v = u[:, kept], s[kept], vt[kept].T
+
+    def predict(
+        self, targets: Float[np.ndarray, 'n k'], features: Float[np.ndarray, 'm d']
+    ) -> Float[np.ndarray, 'm k']:
+        """Fits the train targets and predicts those of other clips.
+
+        The strength is the one of LAMBDAS with the smallest leave-one-out squared error
+        on the train clips, one for all k targets.
+        """
+        targets = _finite(targets, 'train targets')
+        mean = targets.mean(axis=0)
+        projected = self._u.T @ (targets - mean)
+        strength = self._strength(targets - mean, projected)
+        weights = self._v @ ((self._s / (self._s**2 + strength))[:, None] * projected)
+        return (_finite(features, 'features') - self._mean) / self._scale @ weights + mean
+
+    def _strength(self, centred: Float[np.ndarray, 'n k'], projected: Float[np.ndarray, 'r k']) -> float:
+        """Exact leave-one-out: residual i / (1 - H_ii), H the hat matrix (Hastie et al. 2009, eq. 7.64)."""
+        n = len(centred)
+        outside = centred - self._u @ projected
+        squared = self._u**2
+        # 1 - H_ii as a sum of what is left over: 1 minus nearly 1 would lose its digits at d > n.
+        spare = np.maximum(1 - 1 / n - squared.sum(axis=1), 0.0)
+        errors = []
+        for strength in n * LAMBDAS:
+            shrunk = strength / (self._s**2 + strength)
+            residual = outside + self._u @ (shrunk[:, None] * projected)
+            left = np.maximum(spare + squared @ shrunk, np.finfo(np.float64).tiny)
+            errors.append(np.mean((residual / left[:, None]) ** 2))
+        return float(n * LAMBDAS[np.argmin(errors)])
+
+
+def linear_probe(
+    train_features: Float[np.ndarray, 'n d'],
+    train_labels: Int[np.ndarray, ' n'],
+    eval_features: Float[np.ndarray, 'm d'],
+    eval_labels: Int[np.ndarray, ' m'],
+) -> float:
+    """Held-out accuracy of ridge regression onto one-hot labels.
+
+    A class that no train clip has is always missed, and counts.
+    """
+    _check_pairs(train_features, train_labels, eval_features, eval_labels)
+    return _accuracy(RidgeProbe(train_features), train_labels, eval_features, eval_labels)
+
+
+def ridge_r2(
+    train_features: Float[np.ndarray, 'n d'],
+    train_targets: Float[np.ndarray, 'n k'],
+    eval_features: Float[np.ndarray, 'm d'],
+    eval_targets: Float[np.ndarray, 'm k'],
+) -> float:
+    """Held-out R^2 of ridge regression onto continuous targets.
+
+    For each target 1 - sum (y - prediction)^2 / sum (y - mean y)^2, sums and mean over
+    the HELD-OUT clips, then the plain average over targets. 1 is perfect, 0 is no better
+    than knowing the held-out mean, and it can be negative. Targets that don't vary over
+    the held-out clips are left out of the average; NaN if none varies.
+    """
+    _check_pairs(train_features, train_targets, eval_features, eval_targets)
+    return _r2(RidgeProbe(train_features), train_targets, eval_features, eval_targets)
+
+
+def knn(
+    train_features: Float[np.ndarray, 'n d'],
+    train_labels: Int[np.ndarray, ' n'],
+    eval_features: Float[np.ndarray, 'm d'],
+    eval_labels: Int[np.ndarray, ' m'],
+    neighbours: int = KNN_NEIGHBOURS,
+) -> float:
+    """Held-out accuracy of a vote of the nearest train clips by cosine.
+
+    Votes weigh exp(cosine / 0.07) (Wu et al. 2018, section 3.4), from 20 neighbours as
+    in DINO (Caron et al. 2021). Equally near clips are taken in the order of the train
+    set, and equal votes go to the lower class.
+    """
+    _check_pairs(train_features, train_labels, eval_features, eval_labels)
+    classes, votes_for = np.unique(train_labels, return_inverse=True)
+    scores = retrieval.cosine(eval_features, train_features)
+    near = retrieval.nearest(scores, neighbours)
+    # exp((cosine - 1) / T) is the same vote scaled: no overflow.
+    weights = np.exp((np.take_along_axis(scores, near, axis=1) - 1) / KNN_TEMPERATURE)
+    votes = np.zeros((len(eval_labels), len(classes)))
+    np.add.at(votes, (np.arange(len(votes))[:, None], votes_for[near]), weights)
+    return float(np.mean(classes[votes.argmax(axis=1)] == eval_labels))
+
+
+def decode_factors(
+    train_features: Float[np.ndarray, 'n d'],
+    train_factors: Factors,
+    eval_features: Float[np.ndarray, 'm d'],
+    eval_factors: Factors,
+) -> dict[str, float]:
+    """How well a linear probe reads each known factor of the clips from their features.
+
+    Args:
+        train_features: features the probes are fitted on.
+        train_factors: by name, integers [n] (a class: accuracy, as `linear_probe`) or
+            floats [n] or [n k] (quantities: R^2, as `ridge_r2`). The presence of an
+            impact in each time bin goes in as floats 0 and 1, [n bins], and is scored
+            by R^2 too: unlike average precision, 0 is chance whatever the share of ones.
+        eval_features: features of held-out clips.
+        eval_factors: their factors, the same names.
+
+    Returns:
+        Accuracy or R^2 by name, in the order of `train_factors`.
+    """
+    if train_factors.keys() != eval_factors.keys():
+        raise ValueError(
+            f'Factors differ: {sorted(train_factors)} to train, {sorted(eval_factors)} held out.'
+        )
+    probe = RidgeProbe(train_features)
+    results = {}
+    for name, train in train_factors.items():
+        held_out = eval_factors[name]
+        _check_pairs(train_features, train, eval_features, held_out)
+        if np.issubdtype(train.dtype, np.integer):
+            if train.ndim != 1:
+                raise ValueError(f'Factor {name!r}: integers are classes, of shape [n], not {train.shape}.')
+            results[name] = _accuracy(probe, train, eval_features, held_out)
+        else:
+            results[name] = _r2(probe, _columns(train), eval_features, _columns(held_out))
+    return results
+
+
+def logmel_statistics(logmel: Float[np.ndarray, 'n t f']) -> Float[np.ndarray, 'n 2*f']:
+    """Mean and standard deviation over time of every mel bin: a strong raw baseline for sound."""
+    return np.concatenate([logmel.mean(axis=1), logmel.std(axis=1)], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PcaBaseline:
+    """Principal components of raw pixels or log-mel: what a probe can do without a network.
+
+    Attributes:
+        mean: mean of the flattened train clips.
+        components: orthonormal directions as columns, the largest variance first.
+    """
+
+    mean: Float[np.ndarray, ' p']
+    components: Float[np.ndarray, 'p k']
+
+    @classmethod
+    def fit(cls, clips: Num[np.ndarray, 'n ...'], max_components: int = 128) -> PcaBaseline:
+        """Randomised PCA (Halko et al. 2011, algorithms 4.4 and 5.1, one power iteration), fixed seed.
+
+        Clips of any real dtype, uint8 frames too, are centred a block at a time in float32,
+        so that memory stays near that of the clips as they come.
+        """
+        flat = clips.reshape(len(clips), -1)
+        mean = flat.mean(axis=0, dtype=np.float64).astype(np.float32)
+        if not np.isfinite(mean).all():
+            raise ValueError('clips: some values are not finite.')
+        k = min(max_components, len(flat) - 1, flat.shape[1])
+        sketch = min(k + 16, *flat.shape)
+        directions = np.random.default_rng(0).standard_normal((flat.shape[1], sketch), dtype=np.float32)
+        for _ in range(2):
+            basis = np.linalg.qr(_times(flat, mean, directions)).Q
+            # What the sketch keeps of the clips is basis @ image, so its right singular vectors are theirs.
+            image = _transposed_times(flat, mean, basis)
+            directions = _right_singular_vectors(image)
+        return cls(mean, np.ascontiguousarray(directions[:, :k]))
+
+    def transform(self, clips: Num[np.ndarray, 'n ...']) -> Float[np.ndarray, 'n k']:
+        """Coordinates of clips along the components."""
+        return _times(clips.reshape(len(clips), -1), self.mean, self.components)
+
+
+def _times(
+    flat: Num[np.ndarray, 'n p'], mean: Float[np.ndarray, ' p'], matrix: Float[np.ndarray, 'p k']
+) -> Float[np.ndarray, 'n k']:
+    return np.concatenate([block @ matrix for _, block in _centred_blocks(flat, mean)])
+
+
+def _transposed_times(
+    flat: Num[np.ndarray, 'n p'], mean: Float[np.ndarray, ' p'], matrix: Float[np.ndarray, 'n k']
+) -> Float[np.ndarray, 'k p']:
+    result = np.zeros((matrix.shape[1], flat.shape[1]), np.float32)
+    for rows, block in _centred_blocks(flat, mean):
+        result += matrix[rows].T @ block
+    return result
+
+
+def _right_singular_vectors(wide: Float[np.ndarray, 'k p']) -> Float[np.ndarray, 'p r']:
+    """By the small Gram matrix, in float64: ten times faster than a QR or SVD of k x p."""
+    double = wide.astype(np.float64)
+    energies, vectors = np.linalg.eigh(double @ double.T)
+    # Directions that float32 clips can't have are dropped. eigh sorts upwards.
+    kept = np.flatnonzero(energies > 1e-10 * np.max(energies, initial=0.0))[::-1]
+    return wide.T @ (vectors[:, kept] / np.sqrt(energies[kept])).astype(np.float32)
+
+
+def _centred_blocks(
+    flat: Num[np.ndarray, 'n p'], mean: Float[np.ndarray, ' p'], size: int = 128
+) -> Iterator[tuple[slice, Float[np.ndarray, 'b p']]]:
+    for start in range(0, len(flat), size):
+        rows = slice(start, start + size)
+        yield rows, np.subtract(flat[rows], mean, dtype=np.float32, casting='same_kind')
+
+
+def _accuracy(
+    probe: RidgeProbe,
+    train_labels: Int[np.ndarray, ' n'],
+    eval_features: Float[np.ndarray, 'm d'],
+    eval_labels: Int[np.ndarray, ' m'],
+) -> float:
+    classes, index = np.unique(train_labels, return_inverse=True)
+    scores = probe.predict(np.eye(len(classes))[index], eval_features)
+    return float(np.mean(classes[scores.argmax(axis=1)] == eval_labels))
+
+
+def _r2(
+    probe: RidgeProbe,
+    train_targets: Float[np.ndarray, 'n k'],
+    eval_features: Float[np.ndarray, 'm d'],
+    eval_targets: Float[np.ndarray, 'm k'],
+) -> float:
+    # Scaled, so that one target's unit doesn't choose the strength for all. R^2 has no unit.
+    train_targets = _finite(train_targets, 'train targets')
+    mean, scale = _moments(train_targets)
+    predicted = probe.predict((train_targets - mean) / scale, eval_features)
+    eval_targets = _finite(eval_targets, 'held-out targets')
+    varies = ~_is_constant(eval_targets)
+    if not varies.any():
+        return float('nan')
+    truth = (eval_targets - mean) / scale
+    unexplained = np.mean((truth - predicted) ** 2, axis=0)[varies] / np.var(truth, axis=0)[varies]
+    return float(np.mean(1 - unexplained))
+
+
+def _moments(x: Float[np.ndarray, 'n d']) -> tuple[Float[np.ndarray, ' d'], Float[np.ndarray, ' d']]:
+    """Mean and standard deviation of each column; 1 in place of the deviation of a constant one."""
+    return x.mean(axis=0), np.where(_is_constant(x), 1.0, x.std(axis=0))
+
+
+def _is_constant(x: Float[np.ndarray, 'n d']) -> Bool[np.ndarray, ' d']:
+    return x.std(axis=0) <= CONSTANT * np.abs(x).max(axis=0)
+
+
+def _columns(targets: Float[np.ndarray, ' n'] | Float[np.ndarray, 'n k']) -> Float[np.ndarray, 'n k']:
+    return targets.reshape(len(targets), -1)
+
+
+def _finite(x: Num[np.ndarray, 'n d'], name: str) -> Float[np.ndarray, 'n d']:
+    x = np.asarray(x, np.float64)
+    bad = ~np.isfinite(x).all(axis=1)
+    if bad.any():
+        raise ValueError(f'{name}: {bad.sum()} of {len(x)} rows are not finite.')
+    return x
+
+
+def _check_pairs(
+    train_features: Shaped[np.ndarray, 'n d'],
+    train_targets: Shaped[np.ndarray, 'n ...'],
+    eval_features: Shaped[np.ndarray, 'm d'],
+    eval_targets: Shaped[np.ndarray, 'm ...'],
+) -> None:
+    for kind, x, y in (('train', train_features, train_targets), ('held-out', eval_features, eval_targets)):
+        if len(x) != len(y) or not len(x):
+            raise ValueError(f'{len(x)} {kind} features for {len(y)} {kind} targets.')

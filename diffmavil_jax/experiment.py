@@ -1,0 +1,302 @@
+"""The composition root: from a config to a finished run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from diffmavil_jax import reporting
+from diffmavil_jax.config import Config, ConfigError
+from diffmavil_jax.data.clip import ClipSource, ClipSpec, DataError, Sources
+from diffmavil_jax.data.folder import open_folder
+from diffmavil_jax.data.pipeline import Loader
+from diffmavil_jax.data.world import GeneratedWorld
+from diffmavil_jax.evaluation.held_out import Network
+from diffmavil_jax.evaluation.suite import Suite
+from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
+from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from diffmavil_jax.training import loop
+from diffmavil_jax.training.buckets import CompiledSteps
+from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
+from diffmavil_jax.training.metrics import MetricsWriter
+from diffmavil_jax.training.optimizer import learning_rate, make_optimizer
+from diffmavil_jax.training.plan import Bucket, Plan, counts_at, learning_rate_scale, make_plan
+from diffmavil_jax.training.state import TrainState, abstract_and_init
+from diffmavil_jax.training.step import make_step
+from diffmavil_jax.workdir import Workdir, open_workdir, write_environment
+
+USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
+RUN_ERRORS = (loop.TrainingError, CheckpointError)
+
+# Held-out clips of the generated world come from another stream of random states.
+_EVAL_SEED_OFFSET = 1_000_003
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """The state's shapes and how to make, step and feed it."""
+
+    abstract: TrainState
+    init: Callable[[], TrainState]
+    steps: CompiledSteps
+    batches: Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
+
+
+def run(config: Config, *, workdir: str, overwrite: bool, command: str, started: float) -> None:
+    """Trains, evaluates and reports; resumes what the workdir holds.
+
+    Args:
+        config: the run.
+        workdir: directory of the run.
+        overwrite: whether to set aside a run that is there, and start anew.
+        command: for the report.
+        started: time.time() when the process began.
+
+    Raises:
+        ConfigError, DataError: before anything is compiled.
+        TrainingError, CheckpointError: when the run can't go on.
+    """
+    plan = make_plan(config)
+    mesh = make_mesh(config.parallel)
+    for bucket in plan.buckets:
+        check_batch(bucket.batch_size, mesh)
+    directory = open_workdir(workdir, config, overwrite=overwrite)
+    sources = open_sources(config)
+    environment = write_environment(directory.path, _device(mesh))
+    _use_compilation_cache(config.parallel.compilation_cache)
+    _say(f'{config.name}: {plan.total_samples:,} clips in {len(plan.buckets)} buckets, in {directory.path}')
+
+    objective = PretrainingObjective(config)
+    trainer = make_trainer(config, objective, plan, mesh, sources.train)
+    suite = make_suite(config, objective, sources)
+    with StopSignal() as stop, _stores(config, directory) as (store, writer):
+        state, timings = _restore_or_init(trainer, plan, store, directory)
+        report = directory.path / 'report' / 'index.html'
+        if int(state.samples_seen) >= plan.total_samples and report.exists():
+            _say(f'The run is complete; its report is {report}')
+            return
+        parts = loop.Parts(plan, trainer.steps, trainer.batches, suite, store, writer, directory.path, stop.is_set)
+        cadence = loop.Cadence(config.train, config.checkpoint, config.evaluation.every_samples)
+        state = loop.run(state, parts, cadence, timings)
+        if int(state.samples_seen) < plan.total_samples:
+            _say(f'Stopped and saved at clip {int(state.samples_seen):,}; the same command resumes.')
+            return
+    _say('Evaluating the trained and the untrained network ...')
+    facts = reporting.Facts(
+        command=command,
+        environment=environment,
+        timings=timings,
+        started=started,
+        notes=sources.notes,
+    )
+    untrained = trainer.init().params
+    path = reporting.write(config, plan, suite, sources, state.params, untrained, directory.path, facts)
+    _say(f'Report: {path}')
+
+
+def open_sources(config: Config) -> Sources:
+    """Opens the clips that a config names.
+
+    Raises:
+        DataError: where there are none, or too many are unusable.
+    """
+    data = config.data
+    spec = ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
+    if data.source == 'generated':
+        worlds = [
+            GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
+            for seed, length in (
+                (config.seed, data.train_clips),
+                (config.seed + _EVAL_SEED_OFFSET, data.eval_clips),
+            )
+        ]
+        return Sources(*worlds)
+    if data.source == 'folder':
+        if not data.path:
+            raise ConfigError("config.data.path = '': must be a folder of media files (--config.data.path=DIR).")
+        folder = open_folder(
+            data.path,
+            spec,
+            eval_fraction=data.eval_fraction,
+            max_bad_fraction=data.max_bad_fraction,
+            cache_bytes=int(data.cache_gb * 2**30),
+        )
+        return Sources(folder.train, folder.eval, folder.notes)
+    raise DataError(
+        f"config.data.source = {data.source!r}: this version trains from 'generated' and 'folder'; --plan works."
+    )
+
+
+def make_trainer(
+    config: Config, objective: PretrainingObjective, plan: Plan, mesh: jax.sharding.Mesh, source: ClipSource
+) -> Trainer:
+    """Wires objective, optimizer, buckets and data."""
+    optimizer = make_optimizer(config.optimizer)
+    schedule = learning_rate(config.optimizer, plan.total_samples)
+
+    def init_params(key: jax.Array) -> Any:
+        batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in abstract_batch(config, mesh, 1).items()}
+        return objective.init(key, batch, token_counts(plan.buckets[0]))['params']
+
+    abstract, init = abstract_and_init(init_params, optimizer, mesh)
+
+    def lower(index: int) -> jax.stages.Lowered:
+        bucket = plan.buckets[index]
+        counts, scale = token_counts(bucket), learning_rate_scale(bucket.batch_size, config)
+        step = make_step(
+            lambda params, batch: objective.loss(params, batch, counts),
+            optimizer,
+            lambda samples: scale * schedule(samples),
+            bucket.batch_size,
+        )
+        return jax.jit(step, donate_argnums=0).lower(abstract, abstract_batch(config, mesh, bucket.batch_size))
+
+    loader = Loader(
+        source,
+        seed=config.seed,
+        threads=config.data.threads,
+        prefetch_batches=config.data.prefetch_batches,
+        largest_batch=max(bucket.batch_size for bucket in plan.buckets),
+    )
+
+    def batches(first_sample: int) -> Iterator[tuple[dict[str, jax.Array], list[str]]]:
+        host_batches = loader.batches(first_sample, plan.batch_sizes_from(first_sample))
+        return ((jax.device_put(batch, batch_sharding(mesh)), ids) for batch, ids in host_batches)
+
+    return Trainer(
+        abstract=abstract,
+        init=lambda: init(jax.random.key(config.seed)),
+        steps=CompiledSteps(lower, len(plan.buckets)),
+        batches=batches,
+    )
+
+
+def abstract_batch(config: Config, mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch on the mesh."""
+    data = config.data
+    shapes = {
+        'waveform': ((data.num_samples,), jnp.int16),
+        'frames': ((data.frames, data.frame_size, data.frame_size, 3), jnp.uint8),
+        'position': ((), jnp.int32),
+    }
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batch_sharding(mesh))
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def token_counts(bucket: Bucket) -> dict[str, TokenCounts]:
+    """The static mask sizes of a bucket."""
+    return {
+        'audio': TokenCounts(bucket.audio_tokens, bucket.audio_decoded),
+        'video': TokenCounts(bucket.video_tokens, bucket.video_decoded),
+    }
+
+
+def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
+    """The evaluations, at the evaluation's own mask ratio."""
+    counts = counts_at(config, config.evaluation.mask_ratio)
+    network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
+    return Suite(network, sources.train, sources.held_out)
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C set it; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def is_set(self) -> bool:
+        """Whether the run was told to stop."""
+        return self._event.is_set()
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        if self._event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._event.set()
+        # print is not safe inside a signal handler: the main thread may be inside one.
+        os.write(2, b'\nstopping: saving a checkpoint ...\n')
+
+
+@contextlib.contextmanager
+def _stores(config: Config, directory: Workdir) -> Iterator[tuple[CheckpointStore, MetricsWriter]]:
+    store = CheckpointStore(
+        directory.path / 'checkpoints',
+        keep_latest=config.checkpoint.keep_latest,
+        keep_best=config.checkpoint.keep_best,
+        best_metric='eval/retrieval/a2v/r10',
+    )
+    writer = MetricsWriter(directory.path)
+    try:
+        yield store, writer
+    finally:
+        writer.close()
+        store.close()
+
+
+def _restore_or_init(
+    trainer: Trainer, plan: Plan, store: CheckpointStore, directory: Workdir
+) -> tuple[TrainState, loop.Timings]:
+    """The newest readable checkpoint, or a new state; the first step compiles meanwhile."""
+    first = store.latest() or 0
+    if first < plan.total_samples:
+        trainer.steps.prepare(plan.index_at(first))
+    restored = store.restore(trainer.abstract)
+    if restored is not None:
+        state, metadata = restored
+        _say(f'Resuming at clip {int(state.samples_seen):,}.')
+        return state, loop.Timings(**metadata['timings'])
+    if directory.resumed:
+        _say('Starting again: the run that is here had not saved a checkpoint yet.')
+    return trainer.init(), loop.Timings()
+
+
+def _use_compilation_cache(path: str) -> None:
+    """Persistent, so that the second start of the same shapes compiles nothing."""
+    if not path:
+        return
+    try:
+        cache = pathlib.Path(path).expanduser()
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logging.warning('No compilation cache: %s can not be written (%s).', path, error.strerror)
+        return
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _device(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    device = mesh.devices.flat[0]
+    return {
+        'device': f'{mesh.size} x {device.device_kind}',
+        'backend': jax.default_backend(),
+        'hosts': jax.process_count(),
+        'host cores': os.cpu_count(),
+    }
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,77 @@
+"""The decoder of one modality: from visible latents and diffused patches to predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffmavil_jax.models.positions import sincos_table, timestep_embedding
+from diffmavil_jax.models.transformer import Stack, dense, flat, layer_norm
+
+
+class Decoder(nn.Module):
+    """Predicts the patches at the masked places (MAViL, section 3.1; DiffMAE, section 3.2).
+
+    The decoded tokens start from a learnable mask token (MAE) or, given noisy patches,
+    from their embedding (DiffMAViL). See `ModelConfig` for the kinds.
+    """
+
+    grid: tuple[int, ...]
+    patch_dim: int
+    width: int
+    depth: int
+    heads: int
+    kind: str
+    conditioning: str  # of the time step: none, add, adaln
+    timesteps: int
+    dtype: Any = jnp.float32
+    remat: bool = False
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self,
+        latents: Float[Array, 'b 1+k d'],
+        visible: Int[Array, 'b k'],
+        decoded: Int[Array, 'b m'],
+        noisy: Float[Array, 'b m p'] | None,
+        timestep: Int[Array, ' b'] | None,
+    ) -> Float[Array, 'b m p']:
+        """Returns the prediction for tokens `decoded`, float32, in the units of the target."""
+        positions = jnp.asarray(sincos_table(self.grid, self.width), self.dtype)
+        memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.dtype)(latents)
+        # The class token has no place in the grid.
+        memory = memory + jnp.pad(positions[visible], ((0, 0), (1, 0), (0, 0)))
+        condition = self._condition(timestep)
+        queries = self._initial_queries(noisy) + positions[decoded]
+        if self.conditioning == 'add':
+            queries = queries + condition[:, None]
+        stack = Stack(
+            self.depth, self.heads, self.kind, self.dtype, self.remat, self.unroll, name='layers'
+        )
+        context = condition if self.conditioning == 'adaln' else None
+        if self.kind == 'self':
+            x = stack(jnp.concatenate([memory, queries], axis=1), None, context)[:, memory.shape[1] :]
+        else:
+            x = stack(queries, layer_norm('memory_norm', self.dtype)(memory), context)
+        x = layer_norm('norm', self.dtype)(x)
+        prediction = dense(self.patch_dim, ('embed', 'patch'), 'prediction', self.dtype)(flat(x))
+        return prediction.reshape(*x.shape[:2], -1).astype(jnp.float32)
+
+    def _initial_queries(self, noisy: jax.Array | None) -> jax.Array:
+        if noisy is not None:
+            embedded = dense(self.width, ('patch', 'embed'), 'noisy_patch_embedding', self.dtype)(flat(noisy))
+            return embedded.reshape(*noisy.shape[:2], -1)
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
+        return self.param('mask_token', init, (1, 1, self.width)).astype(self.dtype)
+
+    def _condition(self, timestep: jax.Array | None) -> jax.Array | None:
+        if self.conditioning == 'none':
+            return None
+        table = jnp.asarray(timestep_embedding(self.timesteps, self.width), self.dtype)
+        hidden = dense(self.width, ('embed', 'mlp'), 'timestep_wide', self.dtype)(table[timestep])
+        return dense(self.width, ('mlp', 'embed'), 'timestep_narrow', self.dtype)(nn.silu(hidden))

@@ -1,0 +1,68 @@
+"""The uni-modal encoders and the fusion encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.models.positions import sincos_table
+from diffmavil_jax.models.transformer import Stack, dense, flat
+
+
+class Encoder(nn.Module):
+    """f_a or f_v: embeds the visible patches of one modality and runs a ViT over them.
+
+    The output is not normed: the fusion encoder takes the residual stream (as in the
+    public inference code of MAViL).
+    """
+
+    grid: tuple[int, ...]
+    width: int
+    depth: int
+    heads: int
+    dtype: Any = jnp.float32
+    remat: bool = False
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self, patches: Float[Array, 'b n p'], visible: Int[Array, 'b k'] | None = None
+    ) -> Float[Array, 'b 1+k d']:
+        """Encodes tokens `visible`, or all; token 0 of the result is the class token."""
+        positions = jnp.asarray(sincos_table(self.grid, self.width), self.dtype)
+        if visible is None:
+            positions = positions[None]
+        else:
+            # Gathered before it is embedded: the masked patches cost nothing.
+            patches, positions = take_tokens(patches, visible), positions[visible]
+        tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.dtype)(flat(patches))
+        tokens = tokens.reshape(*patches.shape[:2], -1) + positions
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
+        class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.dtype)
+        class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))
+        return Stack(
+            self.depth, self.heads, dtype=self.dtype, remat=self.remat, unroll=self.unroll, name='layers'
+        )(jnp.concatenate([class_token, tokens], axis=1))
+
+
+class FusionEncoder(nn.Module):
+    """g: plain blocks over [class_a, audio, class_v, video] (MAViL, section 3.1)."""
+
+    depth: int
+    heads: int
+    dtype: Any = jnp.float32
+    remat: bool = False
+    unroll: int = 1
+
+    @nn.compact
+    def __call__(
+        self, audio: Float[Array, 'b ka d'], video: Float[Array, 'b kv d']
+    ) -> tuple[Float[Array, 'b ka d'], Float[Array, 'b kv d']]:
+        fused = Stack(
+            self.depth, self.heads, dtype=self.dtype, remat=self.remat, unroll=self.unroll, name='layers'
+        )(jnp.concatenate([audio, video], axis=1))
+        return fused[:, : audio.shape[1]], fused[:, audio.shape[1] :]

@@ -1,0 +1,31 @@
+"""InfoNCE over the global batch."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def info_nce(
+    left: Float[Array, 'b d'], right: Float[Array, 'b d'], temperature: float
+) -> tuple[Float[Array, ' b'], Bool[Array, ' b']]:
+    """Symmetric InfoNCE of pairs (left i, right i) against all others of the batch.
+
+    L2-normalised cosine similarities over a temperature; the mean of both directions
+    (MAViL, eq. 3 and 4; van den Oord et al. 2018). The arrays are global: under jit on a
+    mesh the negatives come from every device.
+
+    Returns:
+        The loss of each pair, and whether left i scores right i above all others.
+    """
+    left, right = _normalize(left), _normalize(right)
+    logits = (left @ right.T) / temperature
+    diagonal = jnp.diagonal(logits)
+    loss = (jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)) / 2 - diagonal
+    others = jnp.where(jnp.eye(logits.shape[0], dtype=bool), -jnp.inf, logits)
+    return loss, diagonal > others.max(axis=1)
+
+
+def _normalize(features: Float[Array, 'b d']) -> Float[Array, 'b d']:
+    return features * jax.lax.rsqrt(jnp.square(features).sum(axis=-1, keepdims=True) + 1e-12)

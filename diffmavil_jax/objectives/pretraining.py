@@ -1,0 +1,174 @@
+"""The pretraining objective: reconstruct the masked patches, contrast the modalities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffmavil_jax.config import Config
+from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.models.pretraining import MODALITIES, Outputs, PretrainingModel, View
+from diffmavil_jax.objectives import diffusion
+from diffmavil_jax.objectives.contrastive import info_nce
+from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.objectives.masking import random_masks
+from diffmavil_jax.objectives.randomness import clip_keys
+from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_error
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCounts:
+    """Static sizes of one modality's mask."""
+
+    visible: int
+    decoded: int
+
+
+class PretrainingObjective:
+    """Draws masks, time steps and noise, runs the model and adds up the losses."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.model = PretrainingModel(config)
+        self._alphas_cumprod = jnp.asarray(diffusion.alphas_cumprod(config.diffusion), jnp.float32)
+
+    def init(self, key: jax.Array, batch: Mapping[str, jax.Array], counts: Mapping[str, TokenCounts]) -> Any:
+        """The model's variables, with logical axis names on every parameter."""
+        views = self.views(to_patches(batch, self.config), batch['position'], counts)
+        return self.model.init(key, views)
+
+    def loss(
+        self,
+        params: Any,
+        batch: Mapping[str, jax.Array],
+        counts: Mapping[str, TokenCounts],
+    ) -> tuple[Float[Array, ''], Metrics]:
+        """The loss of a batch, and its parts.
+
+        Args:
+            params: of the model.
+            batch: see `to_patches`; with `position` int32 [b], the samples seen before each
+                clip, which determine everything random.
+            counts: visible and decoded tokens for each modality.
+        """
+        patches, positions = to_patches(batch, self.config), batch['position']
+        views = self.views(patches, positions, counts)
+        outputs = self.model.apply({'params': params}, views)
+        terms = self._reconstruction(views, outputs, patches, positions)
+        inter, correct = info_nce(
+            outputs.pooled['audio'], outputs.pooled['video'], self.config.loss.inter_temperature
+        )
+        terms['inter'] = inter
+        if self.config.loss.second_view:
+            terms['intra'] = self._intra_modal(params, patches, positions, counts, outputs)
+        weights = {
+            'audio': self.config.loss.audio_weight,
+            'video': self.config.loss.video_weight,
+            'inter': self.config.loss.inter_weight,
+            'intra': self.config.loss.intra_weight,
+        }
+        per_clip = sum(weights[name] * term for name, term in terms.items())
+        metrics = {'loss': per_clip, **terms, 'inter_accuracy': correct.astype(jnp.float32)}
+        count = jnp.float32(per_clip.shape[0])
+        return per_clip.mean(), {name: (value.sum(), count) for name, value in metrics.items()}
+
+    def views(
+        self,
+        patches: dict[str, Float[Array, 'b n p']],
+        positions: Int[Array, ' b'],
+        counts: Mapping[str, TokenCounts],
+        *,
+        timestep: int | None = None,
+        view: str = 'first',
+    ) -> dict[str, View]:
+        """Masks, and diffused patches at the decoded places, for each modality.
+
+        Args:
+            patches: clean patches.
+            positions: of the clips, see `loss`.
+            counts: see `loss`.
+            timestep: the same for every clip; drawn for each clip if None.
+            view: names the random streams; another name draws another view.
+        """
+        views = {}
+        for modality in MODALITIES:
+            clean, count = patches[modality], counts[modality]
+            keys = clip_keys(self.config.seed, f'{view} {modality} mask', positions)
+            visible, decoded = random_masks(keys, clean.shape[1], count.visible, count.decoded)
+            views[modality] = View(clean, visible, decoded)
+            if self.config.diffusion.enabled:
+                steps = self._timesteps(positions, f'{view} {modality} timestep', timestep)
+                noise = self._noise(positions, modality, (count.decoded, clean.shape[2]), view)
+                noisy = diffusion.diffuse(take_tokens(clean, decoded), noise, self._alphas_cumprod[steps])
+                views[modality] = views[modality].replace(noisy=noisy, timestep=steps)
+        return views
+
+    def clean_targets(self, patches: Float[Array, 'b n p'], view: View) -> Float[Array, 'b m p']:
+        """Clean patches at the decoded places, in the units that the model predicts x_0 in."""
+        clean = take_tokens(patches, view.decoded)
+        return normalize_patches(clean) if self.config.loss.normalize_targets else clean
+
+    def predicted_x0(self, prediction: Float[Array, 'b m p'], view: View) -> Float[Array, 'b m p']:
+        """The model's estimate of the clean patches at the decoded places."""
+        if not self.config.diffusion.enabled:
+            return prediction
+        alpha_bar = self._alphas_cumprod[view.timestep]
+        return diffusion.predicted_x0(self.config.diffusion.target, prediction, view.noisy, alpha_bar)
+
+    def _reconstruction(
+        self,
+        views: dict[str, View],
+        outputs: Outputs,
+        patches: dict[str, jax.Array],
+        positions: jax.Array,
+    ) -> dict[str, Float[Array, ' b']]:
+        errors = {}
+        for modality, view in views.items():
+            target = self.clean_targets(patches[modality], view)
+            if self.config.diffusion.target != 'x0':
+                noise = self._noise(positions, modality, target.shape[1:], 'first')
+                alpha_bar = self._alphas_cumprod[view.timestep]
+                target = diffusion.prediction_target(self.config.diffusion.target, target, noise, alpha_bar)
+            errors[modality] = squared_error(outputs.predictions[modality], target)
+        return errors
+
+    def _intra_modal(
+        self,
+        params: Any,
+        patches: dict[str, jax.Array],
+        positions: jax.Array,
+        counts: Mapping[str, TokenCounts],
+        outputs: Outputs,
+    ) -> Float[Array, ' b']:
+        """InfoNCE between two masked views of each modality, summed over the modalities.
+
+        The second view passes the encoders only; whether it passes fusion and decoders in
+        the papers is unknown.
+        """
+        second = {}
+        for modality in MODALITIES:
+            keys = clip_keys(self.config.seed, f'second {modality} mask', positions)
+            visible, _ = random_masks(keys, patches[modality].shape[1], counts[modality].visible, 0)
+            second[modality] = View(patches[modality], visible)
+        pooled = self.model.apply({'params': params}, second, method='embed')
+        temperature = self.config.loss.intra_temperature
+        return sum(info_nce(outputs.pooled[m], pooled[m], temperature)[0] for m in MODALITIES)
+
+    def _timesteps(self, positions: jax.Array, stream: str, fixed: int | None) -> Int[Array, ' b']:
+        if fixed is not None:
+            return jnp.full(positions.shape, fixed, jnp.int32)
+        keys = clip_keys(self.config.seed, stream, positions)
+        limit = self.config.diffusion.timesteps
+        return jax.vmap(lambda key: jax.random.randint(key, (), 0, limit))(keys)
+
+    def _noise(
+        self, positions: jax.Array, modality: str, shape: tuple[int, int], view: str
+    ) -> Float[Array, 'b m p']:
+        return diffusion.draw_noise(clip_keys(self.config.seed, f'{view} {modality} noise', positions), shape)

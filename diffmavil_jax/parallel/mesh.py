@@ -1,0 +1,68 @@
+"""The device mesh and how arrays lie on it: one file of rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from diffmavil_jax.config import ConfigError, ParallelConfig
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# Logical name of a parameter's axis -> mesh axis.
+RULES: tuple[tuple[str, str | None], ...] = (
+    ('layers', None),
+    ('patch', None),
+    ('decoder', None),
+    ('embed', 'fsdp'),
+    ('heads', 'tensor'),
+    ('mlp', 'tensor'),
+)
+
+
+def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A (data, fsdp, tensor) mesh of all devices; an axis of -1 takes what the others leave.
+
+    Raises:
+        ConfigError: where the axes don't multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = [config.data, config.fsdp, config.tensor]
+    if -1 in shape:
+        others = -int(np.prod(shape))
+        shape[shape.index(-1)] = max(1, len(devices) // others)
+    if int(np.prod(shape)) != len(devices):
+        sizes = ' x '.join(f'{axis} {size}' for axis, size in zip(AXES, shape, strict=True))
+        raise ConfigError(
+            f'config.parallel: {sizes} does not make {len(devices)} devices; set one axis to -1, or the product.'
+        )
+    return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Clips over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Raises ConfigError where a batch does not divide over the mesh."""
+    shards = mesh.shape['data'] * mesh.shape['fsdp']
+    if batch_size % shards:
+        raise ConfigError(
+            f'config.batch: a bucket has {batch_size} clips, which the {shards} devices of the data and fsdp '
+            f'axes do not divide; make config.batch.size and config.batch.multiple multiples of {shards}.'
+        )
+
+
+def shardings(abstract: Any, mesh: Mesh) -> Any:
+    """Shardings of a pytree whose leaves may carry logical axis names."""
+    return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, RULES)

@@ -1,0 +1,258 @@
+"""What a report says: plain values that the run fills in, and how numbers are spelled.
+
+Nothing here knows of JAX, of a model or of the loop: arrays are NumPy, the rest is
+text and numbers, and every sequence may be empty.
+
+Axes: t time, f mel bins, h w picture, T pictures of a clip.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+Spectrogram = Float[np.ndarray, 't f']
+Frames = Float[np.ndarray, 'T h w 3']
+Unit = typing.Literal['number', 'percent', 'si', 'seconds']
+MISSING = '–'
+
+PRETRAINING_LEAD = (
+    'A network was shown short clips of video with their sound, most of each hidden from it. '
+    'It learned to fill in what was hidden, and to tell which sound belongs to which picture; '
+    'no label was used. This page says what ran, how it went, and what the network can do now.'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """One number worth a card."""
+
+    label: str
+    value: str
+    detail: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a table; a value that is None or not finite shows as missing.
+
+    `better` says which value is set in bold: the highest, the lowest, or none.
+    """
+
+    label: str
+    values: Sequence[float | None]
+    unit: Unit = 'number'
+    better: typing.Literal['higher', 'lower', ''] = ''
+
+    def best(self) -> frozenset[int]:
+        """Positions of the best value; empty unless two or more can be compared."""
+        known = {i: float(v) for i, v in enumerate(self.values) if is_number(v)}
+        if not self.better or len(known) < 2:
+            return frozenset()
+        target = max(known.values()) if self.better == 'higher' else min(known.values())
+        return frozenset(i for i, v in known.items() if v == target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Measured numbers; `columns` names the values of a row, so it has as many entries."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.values) != len(self.columns):
+                raise ValueError(
+                    f'table {self.title!r}, row {row.label!r}: '
+                    f'{len(row.values)} values for {len(self.columns)} columns'
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stages:
+    """One modality of one clip on its way through the model.
+
+    Each is a spectrogram [t, f] of log-mel values, or frames [T, h, w, 3] in 0..1; all
+    have one shape. `masked` is what the encoder sees, NaN where hidden. `start` is what
+    the decoder starts from, noise where hidden; None for a model with mask tokens.
+    """
+
+    target: np.ndarray
+    masked: np.ndarray
+    prediction: np.ndarray
+    start: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """A held-out clip, hidden in part and filled in. `seconds` is the length of its sound."""
+
+    id: str
+    audio: Stages
+    video: Stages
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A candidate: a spectrogram [t, f] or frames [T, h, w, 3] in 0..1, and its similarity."""
+
+    content: np.ndarray
+    score: float
+    is_true: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalExample:
+    """A query of one modality and its best matches in the other, best first.
+
+    `true_rank` is the place of the query's own clip among all candidates, from 1.
+    """
+
+    direction: typing.Literal['audio to video', 'video to audio']
+    query: np.ndarray
+    matches: Sequence[Match]
+    true_rank: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole page. Whatever is left empty gets no section.
+
+    Args:
+        title: what ran, in a few words.
+        command: the command that repeats it.
+        lead: a paragraph for a reader who has never seen the project.
+        headlines: cards at the top; see `pretraining_headlines`.
+        facts: device, versions, wall-clock, parameters and so on, in the order shown.
+        plan: buckets, with first_sample, last_sample, mask_ratio, audio_tokens, video_tokens,
+            batch_size, steps, macs_per_clip, macs and saved (a share of MAViL's MACs).
+        history: lines of metrics.jsonl: `samples`, and numbers by name; held-out ones
+            begin with `eval/`.
+        tables: evaluation results.
+        reconstructions: clips for the reconstruction sheets; the first is the README's picture.
+        retrievals: queries and their matches.
+        refused: (path, reason) of each file that could not be used. Reasons are counted by
+            their text before the first colon.
+        notes: further sentences.
+        summary: every number under its stable name, for summary.json.
+    """
+
+    title: str
+    command: str = ''
+    lead: str = PRETRAINING_LEAD
+    headlines: Sequence[Headline] = ()
+    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    plan: Sequence[Mapping[str, Any]] = ()
+    history: Sequence[Mapping[str, Any]] = ()
+    tables: Sequence[Table] = ()
+    reconstructions: Sequence[Reconstruction] = ()
+    retrievals: Sequence[RetrievalExample] = ()
+    refused: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    summary: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def is_number(value: Any) -> typing.TypeGuard[float]:
+    """Whether a value is a finite number (of Python or NumPy)."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def spell(value: Any, unit: Unit = 'number') -> str:
+    """A number for people: 1,234; 41.8 %; 2.3 G; 4 min 12 s."""
+    if not is_number(value):
+        return MISSING
+    if unit == 'percent':
+        return f'{100 * value:.1f} %'.replace('-', '−')
+    if unit == 'si':
+        return _si(float(value))
+    if unit == 'seconds':
+        return _duration(float(value))
+    return _plain(value)
+
+
+def _plain(value: float) -> str:
+    """Up to three significant digits, or every digit of a whole number."""
+    if float(value).is_integer() and abs(value) < 1e15:
+        text = f'{int(value):,}'
+    elif abs(value) >= 99.95:
+        text = f'{value:,.0f}'
+    elif abs(value) >= 1e-3:
+        text = f'{value:.3g}'
+    else:
+        mantissa, exponent = f'{value:.1e}'.split('e')
+        text = f'{mantissa.removesuffix(".0")}e{int(exponent)}'
+    return text.replace('-', '−')
+
+
+def _si(value: float) -> str:
+    """Two or three digits and a metric prefix."""
+    sign, size = ('−' if value < 0 else ''), abs(value)
+    for prefix in ('', 'k', 'M', 'G', 'T', 'P', 'E'):
+        if size < 999.5 or prefix == 'E':
+            break
+        size /= 1000
+    text = f'{size:.1f}'.removesuffix('.0') if size < 99.95 else f'{size:,.0f}'
+    return f'{sign}{text} {prefix}'.strip()
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units."""
+    if seconds < 10:
+        return f'{seconds:.1f} s'
+    whole = round(seconds)
+    minutes, s = divmod(whole, 60)
+    hours, m = divmod(minutes, 60)
+    d, h = divmod(hours, 24)
+    parts = [(d, 'd'), (h, 'h'), (m, 'min'), (s, 's')]
+    while parts[0][0] == 0:
+        parts = parts[1:]
+    return ' '.join(f'{count:,} {name}' for count, name in parts[:2] if count)
+
+
+def lookup(summary: Mapping[str, Any], name: str) -> Any:
+    """The value under a dotted name, in a nested or a flat mapping; None if absent."""
+    if name in summary:
+        return summary[name]
+    head, _, rest = name.partition('.')
+    inner = summary.get(head)
+    return lookup(inner, rest) if rest and isinstance(inner, Mapping) else None
+
+
+def pretraining_headlines(summary: Mapping[str, Any]) -> list[Headline]:
+    """The cards of a pretraining run, from the stable names of its summary.
+
+    Those of which the summary has no number are left out.
+    """
+    cards = [
+        _compared(summary, 'Sound finds its picture, top 10', 'retrieval.a2v.r10'),
+        _compared(summary, 'Picture finds its sound, top 10', 'retrieval.v2a.r10'),
+        _compared(summary, 'Linear probe, both senses', 'probe.fused.top1'),
+    ]
+    if is_number(saved := lookup(summary, 'macs.saved_fraction')):
+        cards.append(Headline('Training compute saved', spell(saved, 'percent'), 'against MAViL, in MACs'))
+    if is_number(clips := lookup(summary, 'clips_seen')):
+        total = lookup(summary, 'time.total_s')
+        detail = f'in {spell(total, "seconds")}' if is_number(total) else ''
+        cards.append(Headline('Clips seen', spell(clips), detail))
+    return [card for card in cards if card is not None]
+
+
+def _compared(summary: Mapping[str, Any], label: str, name: str) -> Headline | None:
+    """A share beside the same share for the untrained network and for raw features."""
+    value = lookup(summary, name)
+    if not is_number(value):
+        return None
+    others = ((kind, lookup(summary, f'{kind}.{name}')) for kind in ('untrained', 'raw'))
+    detail = ', '.join(f'{kind} {spell(v, "percent")}' for kind, v in others if is_number(v))
+    return Headline(label, spell(value, 'percent'), detail)

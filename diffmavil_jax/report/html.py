@@ -1,0 +1,435 @@
+"""The report of a run: one static page, its pictures beside it, and every number as JSON.
+
+The page needs no network and no script. It is the same, byte for byte, for the same
+report. Everything is drawn before anything is written, and each file replaces its
+predecessor in one step, index.html last: a crash leaves the old page readable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffmavil_jax.report import figures
+from diffmavil_jax.report.content import MISSING, Report, Row, Table, Unit, is_number, spell
+
+MAX_LISTED = 500  # refused files named per reason; the count is always of all
+
+_PICTURES = re.compile(
+    r'(hero|losses|schedule|evaluation|reconstruction-\d+|retrieval-(audio-to-video|video-to-audio))(-dark)?\.png'
+)
+
+_PLAN: tuple[tuple[str, str, Unit], ...] = (
+    ('mask_ratio', 'Mask ratio', 'percent'),
+    ('audio_tokens', 'Audio tokens', 'number'),
+    ('video_tokens', 'Video tokens', 'number'),
+    ('batch_size', 'Batch', 'number'),
+    ('steps', 'Steps', 'number'),
+    ('macs_per_clip', 'MACs a clip', 'si'),
+    ('macs', 'MACs', 'si'),
+    ('saved', 'Saved', 'percent'),
+)
+
+_CSS = """
+:root { color-scheme: light dark; --bg: #f6f7f8; --card: #ffffff; --text: #1b1f24; --muted: #646c76;
+  --line: #e3e6e9; --accent: #1d6fb0; --best: #eaf3fa; }
+@media (prefers-color-scheme: dark) { :root { --bg: #101317; --card: #171b21; --text: #e6e9ed;
+  --muted: #99a2ad; --line: #2b3138; --accent: #6cb4f0; --best: #1c2c3a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--bg); color: var(--text);
+  font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
+main, header, footer { max-width: 1120px; margin: 0 auto; padding: 0 24px; }
+header { padding-top: 48px; }
+h1 { font-size: 32px; line-height: 1.2; margin: 0 0 12px; letter-spacing: -0.015em; overflow-wrap: anywhere; }
+h2 { font-size: 21px; margin: 48px 0 8px; letter-spacing: -0.01em; }
+h3 { font-size: 16px; margin: 24px 0 2px; }
+p { margin: 0 0 14px; max-width: 76ch; }
+.lead { font-size: 18px; }
+.about, figcaption, .caption { color: var(--muted); }
+nav { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 20px 0 0; padding-bottom: 12px;
+  border-bottom: 1px solid var(--line); font-size: 14px; }
+a { color: var(--accent); text-decoration: none; }
+a:hover { text-decoration: underline; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(185px, 1fr)); gap: 12px;
+  margin-top: 28px; }
+.cards .card { padding: 14px 16px; }
+.cards .value { font-size: 29px; line-height: 1.3; font-weight: 650; letter-spacing: -0.02em; }
+.cards .label { font-size: 14px; font-weight: 600; }
+.cards .detail { font-size: 13px; color: var(--muted); }
+pre { margin: 0 0 14px; padding: 13px 16px; overflow-x: auto; font-size: 14px; }
+code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, 'Liberation Mono', monospace; }
+dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 14px 24px; margin: 0;
+  padding: 16px; }
+dt { font-size: 13px; color: var(--muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+figure { margin: 14px 0 20px; }
+figure .card { overflow-x: auto; padding: 6px; line-height: 0; }
+figure img { width: 100%; min-width: 680px; height: auto; }
+figcaption, .caption { font-size: 14px; margin-top: 6px; overflow-wrap: anywhere; }
+.table { overflow-x: auto; margin: 8px 0 14px; }
+table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 14px; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
+thead th { border-top: 0; font-size: 13px; color: var(--muted); font-weight: 600; vertical-align: bottom; }
+th:first-child { text-align: left; }
+tbody th { font-weight: 400; }
+.results { table-layout: fixed; min-width: 640px; }
+.results th { white-space: normal; overflow-wrap: anywhere; }
+.results th:first-child { width: 34%; }
+tfoot th, tfoot td { font-weight: 650; border-top-width: 2px; }
+td.best { font-weight: 650; background: var(--best); }
+details { padding: 9px 16px; margin-bottom: 8px; }
+summary { cursor: pointer; }
+details li, .count { font-size: 14px; color: var(--muted); }
+details li { overflow-wrap: anywhere; }
+footer { color: var(--muted); font-size: 13px; padding-top: 40px; padding-bottom: 48px; }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """A figure in both modes of the page, and what it shows for those who can't see it."""
+
+    name: str
+    alt: str
+    light: bytes
+    dark: bytes
+    size: tuple[int, int]  # in pixels of the page
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {f'{self.name}.png': self.light, f'{self.name}-dark.png': self.dark}
+
+
+def write(report: Report, directory: str | os.PathLike[str]) -> Path:
+    """Writes index.html, summary.json and the PNGs; returns the path of the page.
+
+    Each PNG exists twice, `name.png` and `name-dark.png`. PNGs of an earlier report that
+    this one does not have are removed; other files in the directory are left alone.
+    """
+    directory = Path(directory)
+    pictures = _draw(report)
+    page = _page(report, {picture.name: picture for picture in pictures})
+    summary = json.dumps(json_values(report.summary), indent=2, ensure_ascii=False, allow_nan=False)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {name: data for picture in pictures for name, data in picture.files.items()}
+    for name, data in files.items():
+        _replace(directory / name, data)
+    _replace(directory / 'summary.json', (summary + '\n').encode())
+    _replace(directory / 'index.html', page.encode())
+    for path in directory.iterdir():
+        if _PICTURES.fullmatch(path.name) and path.name not in files:
+            path.unlink()
+    return directory / 'index.html'
+
+
+def json_values(value: Any) -> Any:
+    """The value in JSON's own types: NumPy's become Python's, what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): json_values(v) for key, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return json_values(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [json_values(v) for v in value]
+    if isinstance(value, np.generic):
+        return json_values(value.item())
+    return value if not isinstance(value, float) or is_number(value) else None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Puts data in the place of the file in one step."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)  # mkstemp's 0600 would hide the page from a web server
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+# ---- Pictures -----------------------------------------------------------------------
+
+
+def _draw(report: Report) -> list[_Picture]:
+    """Every picture for which there is content."""
+    history, clips = report.history, report.reconstructions
+    pictures = [
+        _picture('losses', 'Training losses over clips seen', figures.loss_curves, history),
+        _picture(
+            'schedule', 'Mask ratio, batch size and speed over clips seen', figures.schedule_curves, history
+        ),
+        _picture('evaluation', 'Held-out measures over clips seen', figures.evaluation_curves, history),
+    ]
+    if clips:
+        alt = 'A spectrogram and frames: hidden in part, then reconstructed, beside the original'
+        pictures.append(_picture('hero', alt, figures.hero, clips[0]))
+    for i, clip in enumerate(clips, 1):
+        alt = f'Clip {i}: target, what the encoder sees, what the decoder starts from, prediction'
+        pictures.append(_picture(f'reconstruction-{i}', alt, figures.reconstruction_sheet, clip))
+    for direction in _directions(report):
+        examples = [example for example in report.retrievals if example.direction == direction]
+        alt = f'Queries and their best matches, {direction}'
+        name = _retrieval_name(direction)
+        pictures.append(_picture(name, alt, figures.retrieval_sheet, examples))
+    return [picture for picture in pictures if picture is not None]
+
+
+def _directions(report: Report) -> list[str]:
+    present = {example.direction for example in report.retrievals}
+    return [direction for direction in ('audio to video', 'video to audio') if direction in present]
+
+
+def _retrieval_name(direction: str) -> str:
+    return f'retrieval-{direction.replace(" ", "-")}'
+
+
+def _picture(
+    name: str, alt: str, draw: Callable[[Any, figures.Theme], Figure | None], content: Any
+) -> _Picture | None:
+    light, dark = draw(content, figures.LIGHT), draw(content, figures.DARK)
+    if light is None or dark is None:
+        return None
+    width, height = (round(inches * 96) for inches in light.get_size_inches())
+    return _Picture(name, alt, figures.to_png(light), figures.to_png(dark), (width, height))
+
+
+def _figure(picture: _Picture | None, caption: str = '') -> str:
+    if picture is None:
+        return ''
+    width, height = picture.size
+    return (
+        '<figure>\n<div class="card"><picture>'
+        f'<source srcset="{picture.name}-dark.png" media="(prefers-color-scheme: dark)">'
+        f'<img src="{picture.name}.png" alt="{escape(picture.alt)}" width="{width}" height="{height}">'
+        f'</picture></div>\n{_tag("figcaption", caption)}</figure>\n'
+    )
+
+
+# ---- Sections -----------------------------------------------------------------------
+
+
+Pictures = Mapping[str, _Picture]
+
+
+def _page(report: Report, pictures: Pictures) -> str:
+    sections = [
+        (name, title, body) for name, title, section in _SECTIONS if (body := section(report, pictures))
+    ]
+    links = ''.join(f'<a href="#{name}">{title}</a>\n' for name, title, _ in sections)
+    bodies = ''.join(
+        f'<section id="{n}">\n<h2>{title}</h2>\n{body}</section>\n' for n, title, body in sections
+    )
+    json_link = '<a href="summary.json">summary.json</a>'
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n'
+        f'<header>\n<h1>{escape(report.title)}</h1>\n{_tag("p", report.lead, "lead")}'
+        f'{_cards(report)}<nav>\n{links}</nav>\n</header>\n<main>\n{bodies}</main>\n'
+        f'<footer>The numbers of this run, for programs: {json_link}.</footer>\n</body>\n</html>\n'
+    )
+
+
+def _cards(report: Report) -> str:
+    cards = ''.join(
+        f'<div class="card">{_tag("div", card.value, "value")}{_tag("div", card.label, "label")}'
+        f'{_tag("div", card.detail, "detail")}</div>\n'
+        for card in report.headlines
+    )
+    return f'<div class="cards">\n{cards}</div>\n' if cards else ''
+
+
+def _run(report: Report, _: Pictures) -> str:
+    command = f'<pre class="card"><code>{escape(report.command)}</code></pre>\n' if report.command else ''
+    facts = ''.join(
+        f'<div>{_tag("dt", k)}{_tag("dd", v or MISSING)}</div>\n' for k, v in report.facts.items()
+    )
+    return command + (f'<dl class="card">\n{facts}</dl>\n' if facts else '')
+
+
+def _curves(_: Report, pictures: Pictures) -> str:
+    body = (
+        _figure(
+            pictures.get('losses'),
+            'Training. Lower is better, and the number on the right is the last one. The dashed line is what '
+            'guessing scores at telling which sound belongs to which picture.',
+        )
+        + _figure(
+            pictures.get('schedule'),
+            'The schedule. With a curriculum more of a clip is hidden early on, so that a clip is cheaper; '
+            'an adaptive batch then holds more of them.',
+        )
+        + _figure(
+            pictures.get('evaluation'),
+            'The same network on clips that it never trains on. Orange is sound, blue is picture, '
+            'purple both; a→v asks with a sound for its picture, v→a the reverse.',
+        )
+    )
+    about = 'Everything is drawn over the number of clips seen, since the batch size may change on the way.'
+    return _tag('p', about, 'about') + body if body else ''
+
+
+def _tables(report: Report, _: Pictures) -> str:
+    if not report.tables:
+        return ''
+    about = (
+        'Measured on held-out clips. The trained network stands beside the same network before training, '
+        'beside features computed without any network, and beside chance, where those exist; '
+        'the best of a row is marked.'
+    )
+    return _tag('p', about, 'about') + ''.join(_table(table) for table in report.tables)
+
+
+def _table(table: Table) -> str:
+    head = '<th></th>' + ''.join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    body = ''.join(_row(row) for row in table.rows)
+    return (
+        f'{_tag("h3", table.title)}{_tag("p", table.caption, "caption")}'
+        '<div class="table card"><table class="results">\n'
+        f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
+    )
+
+
+def _row(row: Row) -> str:
+    best = row.best()
+    cells = ''.join(
+        f'<td{css}>{spell(value, row.unit)}</td>'
+        for i, value in enumerate(row.values)
+        for css in (' class="best"' if i in best else '',)
+    )
+    return f'<tr><th scope="row">{escape(row.label)}</th>{cells}</tr>\n'
+
+
+def _reconstructions(report: Report, pictures: Pictures) -> str:
+    if not report.reconstructions:
+        return ''
+    about = (
+        'Held-out clips. Grey is hidden from the encoder, which works on the rest alone. The decoder then '
+        'fills in the hidden part; with diffusion it starts from a noisy copy of it, otherwise from nothing. '
+        'Brighter is louder in a spectrogram, and all rows of a clip share one colour range.'
+    )
+    sheets = (
+        _figure(pictures.get(f'reconstruction-{i}'), f'Clip {clip.id}')
+        for i, clip in enumerate(report.reconstructions, 1)
+    )
+    return _tag('p', about, 'about') + ''.join(sheets)
+
+
+def _retrievals(report: Report, pictures: Pictures) -> str:
+    if not report.retrievals:
+        return ''
+    about = (
+        'Each row asks with one sense and ranks all held-out clips by the other. The clip that the query was '
+        'taken from is outlined in green where it is among the five best. Below each match is its similarity.'
+    )
+    sheets = (
+        _tag('h3', direction[:1].upper() + direction[1:]) + _figure(pictures.get(_retrieval_name(direction)))
+        for direction in _directions(report)
+    )
+    return _tag('p', about, 'about') + ''.join(sheets)
+
+
+def _plan(report: Report, _: Pictures) -> str:
+    if not report.plan:
+        return ''
+    about = (
+        'Training runs in buckets, each compiled once with a fixed mask ratio and batch size. '
+        'Tokens are those that the encoders see of a clip. MACs are multiply-accumulates; '
+        'saved is against MAViL, which uses none of the techniques.'
+    )
+    head = '<th scope="col">Clips seen</th>' + ''.join(
+        f'<th scope="col">{title}</th>' for _, title, _ in _PLAN
+    )
+    body = ''.join(
+        f'<tr><th scope="row">{spell(bucket.get("first_sample"))} to {spell(bucket.get("last_sample"))}</th>'
+        + ''.join(f'<td>{spell(bucket.get(key), unit)}</td>' for key, _, unit in _PLAN)
+        + '</tr>\n'
+        for bucket in report.plan
+    )
+    totals = plan_totals(report.plan)
+    foot = ''.join(f'<td>{spell(totals[k], unit) if k in totals else ""}</td>' for k, _, unit in _PLAN)
+    return (
+        f'{_tag("p", about, "about")}<div class="table card"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<tbody>\n{body}</tbody>\n<tfoot><tr><th scope="row">Whole run</th>{foot}</tr></tfoot>\n'
+        '</table></div>\n'
+    )
+
+
+def plan_totals(plan: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Steps, MACs and the share saved of the whole plan, of those that every bucket has."""
+    totals: dict[str, float] = {}
+    for key in ('steps', 'macs'):
+        values = [bucket.get(key) for bucket in plan]
+        if all(is_number(value) for value in values):
+            totals[key] = sum(value for value in values if is_number(value))
+    saved = [bucket.get('saved') for bucket in plan]
+    if 'macs' in totals and all(is_number(s) and s < 1 for s in saved):
+        baseline = sum(bucket['macs'] / (1 - bucket['saved']) for bucket in plan)
+        if baseline > 0:
+            totals['saved'] = 1 - totals['macs'] / baseline
+    return totals
+
+
+def _refused(report: Report, _pictures: Pictures) -> str:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for path, reason in report.refused:
+        kind, _, detail = reason.partition(':')
+        groups.setdefault(kind.strip(), []).append((path, detail.strip()))
+    if not groups:
+        return ''
+    count = len(report.refused)
+    about = f'{spell(count)} {"file" if count == 1 else "files"} could not be used, and took no part.'
+    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    return _tag('p', about, 'about') + ''.join(_refused_group(reason, files) for reason, files in ordered)
+
+
+def _refused_group(reason: str, files: Sequence[tuple[str, str]]) -> str:
+    items = ''.join(
+        f'<li><code>{escape(path)}</code>{escape(f": {detail}" if detail else "")}</li>\n'
+        for path, detail in files[:MAX_LISTED]
+    )
+    more = f'<li>and {spell(len(files) - MAX_LISTED)} more</li>\n' if len(files) > MAX_LISTED else ''
+    return (
+        f'<details class="card">\n<summary>{escape(reason)} <span class="count">({spell(len(files))})</span>'
+        f'</summary>\n<ul>\n{items}{more}</ul>\n</details>\n'
+    )
+
+
+def _notes(report: Report, _: Pictures) -> str:
+    return ''.join(_paragraphs(report.notes))
+
+
+def _paragraphs(texts: Iterable[str]) -> Iterable[str]:
+    return (_tag('p', text) for text in texts)
+
+
+def _tag(name: str, text: str, css: str = '') -> str:
+    """An element around escaped text; nothing for no text."""
+    attribute = f' class="{css}"' if css else ''
+    return f'<{name}{attribute}>{escape(text)}</{name}>\n' if text else ''
+
+
+_SECTIONS: tuple[tuple[str, str, Callable[[Report, Pictures], str]], ...] = (
+    ('run', 'What ran', _run),
+    ('results', 'Results', _tables),
+    ('reconstructions', 'Reconstructions', _reconstructions),
+    ('retrieval', 'Retrieval', _retrievals),
+    ('curves', 'Training curves', _curves),
+    ('plan', 'The plan', _plan),
+    ('refused', 'Refused files', _refused),
+    ('notes', 'Notes', _notes),
+)

@@ -1,0 +1,240 @@
+"""Puts a finished run's numbers and pictures into its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffmavil_jax.config import Config
+from diffmavil_jax.data.clip import ClipSource, Sources
+from diffmavil_jax.evaluation import showcase
+from diffmavil_jax.evaluation.held_out import FEATURES, spread
+from diffmavil_jax.evaluation.suite import Suite
+from diffmavil_jax.report import html
+from diffmavil_jax.report.content import (
+    Match,
+    Reconstruction,
+    Report,
+    RetrievalExample,
+    Row,
+    Stages,
+    Table,
+    lookup,
+    pretraining_headlines,
+    spell,
+)
+from diffmavil_jax.training.loop import Timings
+from diffmavil_jax.training.metrics import read_metrics
+from diffmavil_jax.training.plan import Plan
+from diffmavil_jax.training.plan_table import plan_rows
+
+_RECONSTRUCTIONS = 3
+_RETRIEVALS = 3
+_KINDS = {'trained': '', 'untrained': 'untrained.', 'raw features': 'raw.', 'chance': 'chance.'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is to be said of the process itself; `started` is time.time() when it began."""
+
+    command: str
+    environment: Mapping[str, Any]
+    timings: Timings
+    started: float
+    notes: Sequence[str]
+
+
+def write(
+    config: Config,
+    plan: Plan,
+    suite: Suite,
+    sources: Sources,
+    trained: Any,
+    untrained: Any,
+    workdir: pathlib.Path,
+    facts: Facts,
+) -> pathlib.Path:
+    """Runs the full evaluation and writes report/; returns the path of index.html."""
+    summary = suite.full(trained, untrained)
+    examples = _reconstructions(config, suite, sources.held_out, trained)
+    retrievals = _retrievals(suite, sources.held_out, trained)
+    refused = [(refusal.path, refusal.reason) for refusal in _refusals(sources)]
+    timings = dataclasses.asdict(facts.timings)
+    summary |= {
+        'name': config.name,
+        'seed': config.seed,
+        'clips_seen': plan.total_samples,
+        'macs': {'saved_fraction': plan.saved, 'total': plan.macs},
+        'buckets': plan_rows(plan),
+        'compilations': {'train_step': timings.pop('compilations')},
+        'time': {**timings, 'total_s': time.time() - facts.started},
+        'refused': len(refused),
+        'parameters': sum(leaf.size for leaf in jax.tree.leaves(trained)),
+        'environment': dict(facts.environment),
+    }
+    report = Report(
+        title=config.name,
+        command=facts.command,
+        headlines=pretraining_headlines(summary),
+        facts=_facts(summary, facts),
+        plan=plan_rows(plan),
+        history=read_metrics(workdir),
+        tables=_tables(summary),
+        reconstructions=examples,
+        retrievals=retrievals,
+        refused=refused,
+        notes=_notes(config, suite, facts.notes),
+        summary=summary,
+    )
+    return html.write(report, workdir / 'report')
+
+
+def _refusals(sources: Sources) -> list[Any]:
+    """Both parts of a folder know all refusals; each is listed once."""
+    return list(dict.fromkeys([*sources.train.refused(), *sources.held_out.refused()]))
+
+
+def _facts(summary: Mapping[str, Any], facts: Facts) -> dict[str, str]:
+    seconds = summary['time']
+    return {
+        'Device': str(facts.environment['device']),
+        'Clips seen': spell(summary['clips_seen']),
+        'Wall-clock of this start': spell(seconds['total_s'], 'seconds'),
+        'Training': spell(seconds['train_s'], 'seconds'),
+        'Waiting for data': spell(seconds['data_wait_s'] / max(seconds['train_s'], 1e-9), 'percent'),
+        'Waiting for the compiler': spell(seconds['compile_s'], 'seconds'),
+        'Compiled train steps': spell(summary['compilations']['train_step']),
+        'Parameters': spell(summary['parameters'], 'si'),
+        'MACs saved against MAViL': spell(summary['macs']['saved_fraction'], 'percent'),
+        'Seed': str(summary['seed']),
+        'Versions': ', '.join(
+            f'{name.removeprefix("version ")} {version}'
+            for name, version in facts.environment.items()
+            if name.startswith('version ')
+        ),
+    }
+
+
+def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:
+    texts = list(notes)
+    if config.diffusion.enabled:
+        texts.append(
+            f'Reconstructions start from step {suite.network.timestep} of {config.diffusion.timesteps} '
+            'of the noise schedule and are made in one step.'
+        )
+    if config.loss.normalize_targets:
+        texts.append(
+            'This model predicts patches normalised to mean 0 and variance 1; for the pictures and the errors, each '
+            "patch's own mean and scale were put back, which makes its low-frequency error small by construction."
+        )
+    return texts
+
+
+def _tables(summary: Mapping[str, Any]) -> list[Table]:
+    tables = [
+        Table(
+            'Finding the sound of a picture, and the picture of a sound',
+            'Held-out clips, by cosine of pooled features; a tie is never a hit. Raw features are mapped linearly.',
+            tuple(_KINDS),
+            [
+                row
+                for direction, title in (('a2v', 'Sound to picture'), ('v2a', 'Picture to sound'))
+                for row in (
+                    *(_row(summary, f'{title}, top {k}', f'retrieval.{direction}.r{k}') for k in (1, 5, 10)),
+                    _row(summary, f'{title}, median rank', f'retrieval.{direction}.median_rank', 'number', 'lower'),
+                )
+            ],
+        ),
+        Table(
+            'Reconstruction error at the masked patches',
+            'Error energy over target energy, below and above a quarter of the Nyquist frequency; '
+            'predicting the mean gives 1.',
+            tuple(_KINDS),
+            [
+                _row(summary, f'{title}, {band} frequencies', f'reconstruction.{modality}.{band}', 'number', 'lower')
+                for modality, title in (('audio', 'Sound'), ('video', 'Picture'))
+                for band in ('low', 'high')
+            ],
+        ),
+        Table(
+            'Classes read from frozen features',
+            'Top-1 of a closed-form linear probe and of 20 nearest neighbours; raw: the better of principal '
+            'components and log-mel statistics.',
+            tuple(_KINDS),
+            [
+                _row(summary, f'{title}, {feature}', f'{name}.{feature}.top1')
+                for name, title in (('probe', 'Linear probe'), ('knn', 'Neighbours'))
+                for feature in FEATURES
+            ],
+        ),
+        Table(
+            'What made the clip, read from frozen features',
+            'Ridge regression on held-out clips: R² for numbers and impact times, accuracy for shape and material.',
+            tuple(_KINDS),
+            [
+                _row(summary, f'{factor}, {feature}', f'world.factors.{feature}.{factor}', 'number')
+                for factor in (lookup(summary, 'world.factors.audio') or {})
+                for feature in FEATURES
+            ],
+        ),
+    ]
+    return [_filled(table) for table in tables if any(row.values[0] is not None for row in table.rows)]
+
+
+def _row(summary: Mapping[str, Any], label: str, name: str, unit: Any = 'percent', better: Any = 'higher') -> Row:
+    return Row(label, [lookup(summary, prefix + name) for prefix in _KINDS.values()], unit, better)
+
+
+def _filled(table: Table) -> Table:
+    """Without the columns that have no number."""
+    keep = [i for i in range(len(table.columns)) if any(row.values[i] is not None for row in table.rows)]
+    rows = [dataclasses.replace(row, values=[row.values[i] for i in keep]) for row in table.rows]
+    return dataclasses.replace(table, columns=[table.columns[i] for i in keep], rows=rows)
+
+
+def _reconstructions(config: Config, suite: Suite, source: ClipSource, params: Any) -> list[Reconstruction]:
+    indices = spread(len(source), _RECONSTRUCTIONS)
+    return [
+        Reconstruction(
+            id=clip_id,
+            audio=Stages(**_as_dict(shown['audio'])),
+            video=Stages(**_as_dict(shown['video'])),
+            seconds=config.data.seconds,
+        )
+        for clip_id, shown in showcase.reconstructions(suite.network, params, source, indices)
+    ]
+
+
+def _as_dict(shown: showcase.Shown) -> dict[str, np.ndarray | None]:
+    return {field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)}
+
+
+def _retrievals(suite: Suite, source: ClipSource, params: Any) -> list[RetrievalExample]:
+    features = suite.features(params, suite.retrieval_clips)
+    chosen = spread(len(suite.retrieval_clips), _RETRIEVALS)
+    examples = []
+    for query, target, direction in (
+        ('audio', 'video', 'audio to video'),
+        ('video', 'audio', 'video to audio'),
+    ):
+        for match in showcase.matches(features[query], features[target], chosen, 5):
+            pictures = {
+                i: showcase.clip_pictures(suite.network, source, suite.retrieval_clips[i])
+                for i in {match.query, *match.candidates}
+            }
+            found = [
+                Match(pictures[i][target], score, i == match.query)
+                for i, score in zip(match.candidates, match.scores, strict=True)
+            ]
+            examples.append(
+                RetrievalExample(
+                    direction=direction, query=pictures[match.query][query], matches=found, true_rank=match.true_rank
+                )
+            )
+    return examples

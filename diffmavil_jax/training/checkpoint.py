@@ -1,0 +1,258 @@
+"""Checkpoints that a run can always come back to, named by the samples seen.
+
+Orbax writes them asynchronously and commits each atomically. This module adds what a long
+run needs besides: the latest are kept next to the best, an unreadable one is stepped over
+and said, and one that belongs to another model is never taken for an unreadable one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
+
+PyTree = Any
+
+
+class CheckpointError(RuntimeError):
+    """No checkpoint can be read: names each with its reason."""
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint is sound, but of another model: names the first leaf that differs."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run in one directory.
+
+    Args:
+        directory: created if it does not exist.
+        keep_latest: how many of the newest are always kept.
+        keep_best: how many of the best by `best_metric` are kept besides.
+        best_metric: the name in `save`'s metrics that ranks checkpoints; None ranks nothing.
+        lower_is_better: whether a small `best_metric` is a good one.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep_latest: int,
+        keep_best: int,
+        best_metric: str | None,
+        lower_is_better: bool = False,
+    ) -> None:
+        if keep_latest < 1:
+            raise ValueError(f'keep_latest = {keep_latest}: must be at least 1.')
+        self._best_metric = best_metric
+        self._sign = -1.0 if lower_is_better else 1.0
+        self._scores: dict[int, float] = {}
+        self._unreadable: set[int] = set()
+        best = _BestN(keep_best if best_metric is not None else 0, self._scores)
+        self._manager = ocp.CheckpointManager(
+            _absolute(directory),
+            item_handlers={
+                'state': ocp.StandardCheckpointHandler(),
+                'metadata': ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                # Not max_to_keep with best_fn: that keeps the best and deletes the latest.
+                preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
+                cleanup_tmp_directories=True,
+                # Orbax would read its own metrics files here and fail on a truncated one.
+                lightweight_initialize=True,
+            ),
+        )
+        for samples in self.steps():
+            self._read_score(samples)
+
+    def steps(self) -> list[int]:
+        """Samples seen of all checkpoints, ascending; the last one may still be being written."""
+        return sorted(set(self._manager.all_steps()) - self._unreadable)
+
+    def latest(self) -> int | None:
+        """Samples seen of the newest checkpoint."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """Samples seen of the checkpoint with the best metric."""
+        ranked = [samples for samples in self.steps() if samples in self._scores]
+        return max(ranked, key=self._scores.__getitem__, default=None)
+
+    def save(
+        self,
+        samples: int,
+        state: PyTree,
+        metadata: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+        block: bool = False,
+    ) -> bool:
+        """Writes a checkpoint, in the background unless `block`.
+
+        The state is copied to the host before this returns, so it may be donated at once.
+
+        Args:
+            samples: samples seen, larger than that of every checkpoint so far.
+            state: a pytree of arrays.
+            metadata: JSON values to come back with the state.
+            metrics: what `best_metric` is looked up in; without it, the checkpoint ranks as none.
+            block: return only when the checkpoint is on disk.
+
+        Returns:
+            False if there is already a checkpoint at this sample count; nothing is written then.
+
+        Raises:
+            ValueError: for a sample count before the newest checkpoint's.
+        """
+        self._set_unreadable_aside()
+        latest = self.latest()
+        if latest is not None and samples < latest:
+            raise ValueError(f'Checkpoint at {samples} samples: there is a later one, at {latest}.')
+        is_new = samples != latest
+        if is_new:
+            metrics = {name: float(value) for name, value in (metrics or {}).items()}
+            self._add_score(samples, metrics)
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                metadata=ocp.args.JsonSave({'metadata': dict(metadata), 'metrics': metrics}),
+            )
+            self._manager.save(samples, args=items, force=True)
+        if block:
+            self.wait()
+        return is_new
+
+    def restore(self, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+        """Reads the newest checkpoint that can be read.
+
+        Args:
+            abstract_state: a pytree of `jax.ShapeDtypeStruct` with shardings; arrays are read
+                straight onto them, whatever mesh they were saved from.
+
+        Returns:
+            The state and its metadata, or None if there is no checkpoint.
+
+        Raises:
+            CheckpointMismatchError: if a readable checkpoint holds another tree, shape or dtype.
+            CheckpointError: if there are checkpoints, and none can be read.
+        """
+        self.wait()
+        reasons: dict[int, str] = {}
+        for samples in reversed(self.steps()):
+            try:
+                self._check_matches(samples, abstract_state)
+                restored = self._read(samples, abstract_state)
+            except (CheckpointMismatchError, jax.errors.JaxRuntimeError):
+                raise  # another model, or no memory left: an older checkpoint would not help
+            except Exception as error:  # a broken file raises whatever its parser raises
+                reasons[samples] = f'{type(error).__name__}: {_first_line(error)}'
+                logging.warning('Checkpoint %s cannot be read: %s', self._path(samples), reasons[samples])
+                continue
+            # Only now: if none can be read, a second attempt should see all of them again.
+            self._unreadable |= reasons.keys()
+            return restored
+        if reasons:
+            names = '; '.join(f'{self._path(samples)} ({reason})' for samples, reason in reasons.items())
+            raise CheckpointError(f'None of the {len(reasons)} checkpoints can be read: {names}')
+        return None
+
+    def wait(self) -> None:
+        """Returns when no checkpoint is being written; raises what went wrong with the last."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then releases threads."""
+        self._manager.close()
+
+    def _path(self, samples: int) -> Any:  # a pathlib.Path or, for gs:// and the like, its twin
+        return self._manager.directory / str(samples)
+
+    def _read(self, samples: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
+        restored = self._manager.restore(
+            samples,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract_state), metadata=ocp.args.JsonRestore()
+            ),
+        )
+        return restored['state'], restored['metadata']['metadata']
+
+    def _check_matches(self, samples: int, abstract_state: PyTree) -> None:
+        saved = self._manager.item_metadata(samples)['state']
+        if saved is None:
+            raise FileNotFoundError('the description of its arrays is missing')
+        difference = _first_difference(_leaves(saved.tree), _leaves(abstract_state))
+        if difference:
+            raise CheckpointMismatchError(
+                f'Checkpoint {self._path(samples)} is of another model: {difference}'
+            )
+
+    def _add_score(self, samples: int, metrics: Mapping[str, float]) -> None:
+        value = metrics.get(self._best_metric, math.nan) if self._best_metric else math.nan
+        if not math.isnan(value):
+            self._scores[samples] = self._sign * value
+
+    def _read_score(self, samples: int) -> None:
+        try:
+            args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
+            self._add_score(samples, self._manager.restore(samples, args=args)['metadata']['metrics'])
+        except Exception as error:  # it ranks as none; restore says more if it comes to it
+            logging.warning('Metrics of checkpoint %s cannot be read: %s', self._path(samples), error)
+
+    def _set_unreadable_aside(self) -> None:
+        """Renames what `restore` stepped over: the run will come to the same sample count again."""
+        if not self._unreadable:
+            return
+        if jax.process_index() == 0:
+            for samples in self._unreadable:
+                aside = self._manager.directory / f'unreadable-{samples}-{int(time.time())}'
+                self._path(samples).rename(aside)
+                logging.warning('Unreadable checkpoint %d was set aside as %s', samples, aside)
+        ocp.multihost.sync_global_processes('diffmavil:unreadable_checkpoints_set_aside')
+        self._manager.reload()
+        for samples in self._unreadable:
+            self._scores.pop(samples, None)
+        self._unreadable.clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class _BestN:
+    """Preserves the n checkpoints with the highest scores; one without a score is never among them."""
+
+    n: int
+    scores: Mapping[int, float]  # shared with the store, which fills it
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        ranked = [c.step for c in checkpoints if c.step in self.scores]
+        ranked.sort(key=self.scores.__getitem__, reverse=True)
+        return [c.step in ranked[: self.n] for c in checkpoints]
+
+
+def _absolute(directory: str | os.PathLike[str]) -> str:
+    text = os.fspath(directory)
+    return text if '://' in text else os.path.abspath(os.path.expanduser(text))
+
+
+def _leaves(tree: PyTree) -> dict[str, str]:
+    """Path -> dtype and shape, in the tree's order, as Orbax names the paths."""
+    flat = ocp.tree.to_flat_dict(tree, sep='/')
+    return {path: f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in flat.items()}
+
+
+def _first_difference(saved: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    for path in [*expected, *saved]:
+        old, new = saved.get(path, 'nothing'), expected.get(path, 'nothing')
+        if old != new:
+            return f'{path} is {old} in it, where {new} is expected.'
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition('\n')[0][:300]

@@ -1,0 +1,216 @@
+"""The training loop: policy only. Data, steps, evaluators and stores are handed in."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+from absl import logging
+
+from diffmavil_jax.config import CheckpointConfig, TrainConfig
+from diffmavil_jax.training.buckets import CompiledSteps
+from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
+from diffmavil_jax.training.plan import Plan
+from diffmavil_jax.training.progress import Progress, ProgressPrinter
+from diffmavil_jax.training.state import TrainState
+
+DeviceBatch = Mapping[str, jax.Array]
+
+# Metrics are fetched this many steps late, so that the device never waits for the host.
+_LAG = 2
+
+
+class TrainingError(RuntimeError):
+    """Training can't go on: says why, and where to look."""
+
+
+class Evaluator(Protocol):
+    """Measures parameters on held-out clips."""
+
+    def __call__(self, params: Any) -> Mapping[str, float]: ...
+
+
+@dataclasses.dataclass
+class Timings:
+    """Seconds spent, over all starts of a run, and what was compiled.
+
+    `train_s` includes `data_wait_s`; `compile_s` is what steps had to wait for the compiler.
+    """
+
+    train_s: float = 0.0
+    compile_s: float = 0.0
+    data_wait_s: float = 0.0
+    evaluation_s: float = 0.0
+    compilations: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the loop works with."""
+
+    plan: Plan
+    steps: CompiledSteps
+    batches: Callable[[int], Iterator[tuple[DeviceBatch, list[str]]]]  # from samples seen
+    evaluate: Evaluator
+    store: CheckpointStore
+    writer: MetricsWriter
+    workdir: pathlib.Path
+    should_stop: Callable[[], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How often what happens, in samples seen (and minutes for checkpoints)."""
+
+    train: TrainConfig
+    checkpoint: CheckpointConfig
+    evaluate_every_samples: int
+
+
+def run(state: TrainState, parts: Parts, cadence: Cadence, timings: Timings) -> TrainState:
+    """Trains from the state to the end of the plan, or until told to stop; adds to the timings.
+
+    A state that is stopped early is checkpointed before this returns.
+
+    Raises:
+        TrainingError: after `max_nonfinite_steps` in a row whose loss is not finite.
+    """
+    return _Run(state, parts, cadence, timings).run()
+
+
+class _Run:
+    def __init__(self, state: TrainState, parts: Parts, cadence: Cadence, timings: Timings) -> None:
+        self.state, self.parts, self.cadence = state, parts, cadence
+        self.seen = int(state.samples_seen)
+        self.timings = timings
+        self.pending: collections.deque[tuple[int, Any, list[str]]] = collections.deque()
+        self.window: dict[str, tuple[Any, Any]] = {}
+        self.window_start = (time.perf_counter(), self.seen)
+        self.bad_steps = 0
+        self.last_checkpoint = time.perf_counter()
+        self.progress = ProgressPrinter()
+
+    def run(self) -> TrainState:
+        plan, batches = self.parts.plan, self.parts.batches(self.seen)
+        while self.seen < plan.total_samples:
+            index = plan.index_at(self.seen)
+            begin = time.perf_counter()
+            step = self.parts.steps.get(index, self.parts.should_stop)
+            self.timings.compile_s += time.perf_counter() - begin
+            if step is None:
+                break
+            self.timings.compilations += 1
+            self.parts.steps.prepare(index + 1)
+            self._train_bucket(index, step, batches)
+            if self.parts.should_stop():
+                break
+            self.parts.steps.release(index)
+        self._finish()
+        return self.state
+
+    def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> None:
+        bucket = self.parts.plan.buckets[index]
+        self.window_start = (time.perf_counter(), self.seen)
+        while self.seen < bucket.last_sample and not self.parts.should_stop():
+            begin = time.perf_counter()
+            batch, ids = next(batches)
+            self.timings.data_wait_s += time.perf_counter() - begin
+            self.state, metrics = step(self.state, batch)
+            before, self.seen = self.seen, self.seen + bucket.batch_size
+            self.pending.append((self.seen, metrics, ids))
+            if len(self.pending) > _LAG:
+                self._fetch()
+            self.timings.train_s += time.perf_counter() - begin
+            self._after_step(before, index)
+
+    def _after_step(self, before: int, index: int) -> None:
+        ended = self.seen >= self.parts.plan.total_samples
+
+        def due(every: int) -> bool:
+            return ended or before // every != self.seen // every
+
+        evaluate = due(self.cadence.evaluate_every_samples)
+        minutes = (time.perf_counter() - self.last_checkpoint) / 60
+        save = due(self.cadence.checkpoint.every_samples) or minutes >= self.cadence.checkpoint.every_minutes
+        if not (evaluate or save or due(self.cadence.train.log_every_samples)):
+            return
+        values = self._flush(index)
+        if evaluate:
+            begin = time.perf_counter()
+            held_out = self.parts.evaluate(self.state.params)
+            values |= {f'eval/{name}': value for name, value in held_out.items()}
+            self.timings.evaluation_s += time.perf_counter() - begin
+        self.parts.writer.write(self.seen, values)
+        if save:
+            self._save(values)
+        self.window_start = (time.perf_counter(), self.seen)
+
+    def _flush(self, index: int) -> dict[str, float]:
+        """The means since the last line, after all steps so far have been fetched."""
+        begin = time.perf_counter()
+        while self.pending:
+            self._fetch()
+        self.timings.train_s += time.perf_counter() - begin
+        bucket = self.parts.plan.buckets[index]
+        started, first = self.window_start
+        values = finalize(self.window) | {
+            'mask_ratio': bucket.mask_ratio,
+            'batch_size': float(bucket.batch_size),
+            'clips_per_second': (self.seen - first) / (time.perf_counter() - started),
+        }
+        self.window = {}
+        self.progress.show(
+            Progress(
+                samples=self.seen,
+                total_samples=self.parts.plan.total_samples,
+                loss=values.get('loss', math.nan),  # every step of the window may have been skipped
+                loss_parts={name: values[name] for name in ('audio', 'video', 'inter', 'intra') if name in values},
+                mask_ratio=bucket.mask_ratio,
+                batch_size=bucket.batch_size,
+                clips_per_second=values['clips_per_second'],
+            )
+        )
+        return values
+
+    def _fetch(self) -> None:
+        """Takes the oldest step's metrics from the device and looks whether it was finite."""
+        samples, metrics, ids = self.pending.popleft()
+        metrics = jax.device_get(metrics)
+        if metrics['skipped'][0] == 0:
+            self.bad_steps = 0
+            self.window = accumulate(self.window, metrics)
+            return
+        self.bad_steps += 1
+        self.window = accumulate(self.window, {'skipped': metrics['skipped']})
+        path = self.parts.workdir / 'nonfinite.jsonl'
+        with path.open('a', encoding='utf-8') as file:
+            file.write(json.dumps({'samples': samples, 'ids': ids}) + '\n')
+        logging.warning('The loss up to clip %d is not finite; the update was skipped (%s).', samples, path)
+        if self.bad_steps >= self.cadence.train.max_nonfinite_steps:
+            raise TrainingError(
+                f'{self.bad_steps} steps in a row had a loss or gradient that is not finite, the last up to clip '
+                f'{samples}; the clips are listed in {path}. Lower config.optimizer.learning_rate or set '
+                f'config.optimizer.clip_norm, and start again: the run resumes from its last checkpoint.'
+            )
+
+    def _save(self, values: Mapping[str, float], block: bool = False) -> None:
+        metadata = {'timings': dataclasses.asdict(self.timings)}
+        self.parts.store.save(self.seen, self.state, metadata, values, block)
+        self.last_checkpoint = time.perf_counter()
+
+    def _finish(self) -> None:
+        """Writes what is pending, and the checkpoint, before the process may end."""
+        if self.pending:
+            self.parts.writer.write(self.seen, self._flush(self.parts.plan.index_at(self.seen - 1)))
+        self.progress.end()
+        if self.parts.store.latest() != self.seen:
+            self._save({}, block=True)
+        self.parts.store.wait()

@@ -1,0 +1,168 @@
+"""Metrics: (sum, count) pairs while they are collected, metrics.jsonl and TensorBoard once printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jaxtyping import Array, Float, UInt8
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+
+# A metric is a sum and the count that it is over, so that steps, hosts and batches of any size add up.
+Metrics = Mapping[str, tuple[Any, Any]]
+
+RESERVED = ('samples', 'nonfinite')
+FSYNC_SECONDS = 30.0
+
+
+def mean_of(values: Float[Array, '...'], mask: Float[Array, '...'] | None = None) -> tuple[Array, Array]:
+    """The (sum, count) of an array, of those values where `mask` is 1 if it is given."""
+    if mask is None:
+        return jnp.sum(values, dtype=jnp.float32), jnp.float32(jnp.size(values))
+    # Not values * mask: what is masked out may be NaN.
+    kept = jnp.where(mask > 0, values, 0)
+    return jnp.sum(kept * mask, dtype=jnp.float32), jnp.sum(mask, dtype=jnp.float32)
+
+
+def accumulate(a: Metrics, b: Metrics) -> dict[str, tuple[Any, Any]]:
+    """Adds two sets of metrics; a name that only one of them has is kept as it is."""
+    added = {name: (a[name][0] + b[name][0], a[name][1] + b[name][1]) for name in a if name in b}
+    return {**a, **b, **added}
+
+
+def finalize(metrics: Metrics) -> dict[str, float]:
+    """The means as Python numbers, in one transfer from the device; NaN where nothing was counted."""
+    host = jax.device_get(dict(metrics))
+    return {name: float(total) / float(count) if count else math.nan for name, (total, count) in host.items()}
+
+
+class MetricsWriter:
+    """Writes metrics.jsonl and TensorBoard events into a run's directory; one process does so.
+
+    A line of metrics.jsonl is one JSON object and starts with `samples`, which grows from line
+    to line, also across a resume: what a resumed run computes again is not written again, which
+    is no loss because it comes out the same. NaN and infinity are no JSON: they are written
+    as null, and `nonfinite` lists their names.
+
+    Args:
+        workdir: the run's directory; created if it does not exist.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        path = pathlib.Path(workdir) / 'metrics.jsonl'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._last = _repair(path)
+        self._resumed_at = self._last
+        self._file: BinaryIO = path.open('ab')
+        self._synced = time.monotonic()
+        events = path.parent / 'tensorboard'
+        events.mkdir(exist_ok=True)
+        # Not SummaryWriter: its queue is not emptied by flush, and a kill loses what waits in it. The
+        # suffix, because a second file of the same second would overwrite the first.
+        self._events = EventsWriter(str(events / 'events'), f'.{time.time_ns()}')
+
+    @property
+    def last_samples(self) -> int:
+        """The sample count of the last line, -1 if there is none."""
+        return self._last
+
+    def write(self, samples: int, values: Mapping[str, float]) -> bool:
+        """Writes one line and its scalars.
+
+        Args:
+            samples: samples seen.
+            values: name -> number, without `samples` and `nonfinite`.
+
+        Returns:
+            False if a line at or after `samples` is already there; nothing is written then.
+        """
+        for name in RESERVED:
+            if name in values:
+                raise ValueError(f'A metric must not be called {name!r}.')
+        if samples <= self._last:
+            return False
+        numbers = {name: float(value) for name, value in values.items()}
+        for name, number in numbers.items():
+            self._add_event(samples, summary.scalar(name, number))
+        # Events first: a kill in between leaves one twice, the other way round it would be lost.
+        self._events.flush()
+        self._append(_line(samples, numbers))
+        self._last = samples
+        return True
+
+    def image(self, name: str, samples: int, array: UInt8[np.ndarray, 'h w 3']) -> bool:
+        """Adds a picture to TensorBoard, unless the run wrote it before it was resumed."""
+        if samples <= self._resumed_at:
+            return False
+        self._add_event(samples, summary.image(name, np.asarray(array), dataformats='HWC'))
+        self._events.flush()
+        return True
+
+    def close(self) -> None:
+        """Puts everything on disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._events.close()
+
+    def _add_event(self, samples: int, content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=samples, summary=content))
+
+    def _append(self, line: bytes) -> None:
+        self._file.write(line)
+        self._file.flush()  # enough for a killed process; only a killed machine needs the fsync
+        if time.monotonic() - self._synced > FSYNC_SECONDS:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The complete lines of a run's metrics.jsonl, also while it is being written."""
+    path = pathlib.Path(workdir) / 'metrics.jsonl'
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b'\n')
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _line(samples: int, numbers: Mapping[str, float]) -> bytes:
+    nonfinite = [name for name, number in numbers.items() if not math.isfinite(number)]
+    finite = {name: None if name in nonfinite else number for name, number in numbers.items()}
+    extra = {'nonfinite': nonfinite} if nonfinite else {}
+    return (json.dumps({'samples': int(samples), **finite, **extra}, allow_nan=False) + '\n').encode()
+
+
+def _repair(path: pathlib.Path) -> int:
+    """Cuts off a torn last line and returns the sample count of the last whole one, -1 without any."""
+    if not path.exists():
+        return -1
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    if lines and not (lines[-1].endswith(b'\n') and _samples_of(lines[-1]) is not None):
+        torn = lines.pop()
+        os.truncate(path, len(content) - len(torn))
+        logging.warning('%s: the last line was torn, %d bytes were cut off: %.80r', path, len(torn), torn)
+    if not lines:
+        return -1
+    last = _samples_of(lines[-1])
+    if last is None:
+        raise ValueError(f'{path}: line {len(lines)} is not a JSON object with samples; is it another file?')
+    return last
+
+
+def _samples_of(line: bytes) -> int | None:
+    try:
+        samples = json.loads(line)['samples']
+    except (ValueError, KeyError, TypeError):
+        return None
+    return samples if isinstance(samples, int) else None

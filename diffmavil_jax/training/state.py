@@ -1,0 +1,49 @@
+"""What a run carries from step to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from diffmavil_jax.parallel.mesh import shardings
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Parameters, optimizer state, and the one integer that resuming needs."""
+
+    params: Any
+    opt_state: Any
+    samples_seen: Int[Array, '']
+
+
+def abstract_and_init(
+    init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, Callable[[jax.Array], TrainState]]:
+    """The state's shapes with their shardings, and a jitted function that makes it already sharded.
+
+    Args:
+        init_params: from a key to parameters with logical axis names.
+        optimizer: made for these parameters.
+        mesh: where the state lives.
+    """
+
+    def init(key: jax.Array) -> TrainState:
+        params = init_params(key)
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    boxed = jax.eval_shape(init, jax.random.key(0))
+    layout = shardings(boxed, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        layout,
+    )
+    return abstract, jax.jit(lambda key: nn.unbox(init(key)), out_shardings=layout)

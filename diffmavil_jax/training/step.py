@@ -1,0 +1,61 @@
+"""The train step: a pure function (state, batch) -> (state, metrics)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffmavil_jax.training.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
+LossFunction = Callable[[Any, Batch], tuple[jax.Array, Metrics]]
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_step(
+    loss_function: LossFunction,
+    optimizer: optax.GradientTransformation,
+    learning_rate: Callable[[jax.Array], jax.Array],
+    batch_size: int,
+) -> StepFunction:
+    """One update. A loss or gradient that is not finite leaves parameters and optimizer as they were.
+
+    Args:
+        loss_function: from (parameters, batch) to the mean loss and its metrics.
+        optimizer: gives the update before the learning rate.
+        learning_rate: of samples seen; taken amid the batch.
+        batch_size: clips in the (global) batch.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        (loss, metrics), gradients = jax.value_and_grad(loss_function, has_aux=True)(state.params, batch)
+        gradient_norm = optax.global_norm(gradients)
+        rate = learning_rate(state.samples_seen + batch_size // 2)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+
+        def keep_if_finite(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        one = jnp.float32(1)
+        metrics |= {
+            'gradient_norm': (gradient_norm, one),
+            'learning_rate': (rate, one),
+            'skipped': (1 - finite.astype(jnp.float32), one),
+        }
+        return (
+            TrainState(
+                params=keep_if_finite(params, state.params),
+                opt_state=keep_if_finite(opt_state, state.opt_state),
+                samples_seen=state.samples_seen + batch_size,
+            ),
+            metrics,
+        )
+
+    return step

@@ -1,0 +1,114 @@
+"""Pretrains DiffMAViL or MAViL.
+
+    python main.py --config=configs/diffmavil.py            the demo: generated clips, a CPU, minutes
+    python main.py --config=configs/diffmavil.py:help       what else there is
+    python main.py --config=... --plan                      prints the buckets and runs nothing
+    python main.py --config=... --config.batch.size=32      changes a field of the config
+
+A second start in the same --workdir resumes. SIGTERM and Ctrl-C save a checkpoint and exit with 0.
+Exit codes: 0 done, or stopped and saved; 1 the run failed; 2 a wrong flag, config or data.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+STARTED = time.time()
+
+
+from absl import app, flags, logging  # noqa: E402 - the clock of the whole run starts before the imports
+from ml_collections import config_flags  # noqa: E402
+
+from configs import common  # noqa: E402
+from diffmavil_jax.config import Config, ConfigError, field_type, from_dict  # noqa: E402
+from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
+from diffmavil_jax.training.plan import make_plan  # noqa: E402
+from diffmavil_jax.training.plan_table import plan_table  # noqa: E402
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'configs/diffmavil.py or configs/mavil.py, with a variant:\n' + common.describe_variants(),
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run is written; runs/NAME if not given.')
+_PLAN = flags.DEFINE_bool('plan', False, 'Print the bucket table and exit.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a used workdir; the old run is kept aside.')
+
+
+def main(argv: list[str]) -> int:
+    """Runs what the flags say; returns the exit code."""
+    if not flags.FLAGS['verbosity'].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells every file that it writes
+    if len(argv) > 1:
+        return _fail(f'unexpected argument {argv[1]!r}: flags begin with --', 2)
+    try:
+        config = from_dict(_CONFIG.value.to_dict())
+        if _PLAN.value:
+            print(plan_table(config.name, make_plan(config), config.audio.num_tokens, config.video_tokens))
+            return 0
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(_unreadable(error), 2)
+    return _run(config)
+
+
+def _run(config: Config) -> int:
+    keep_freed_memory()
+    # Not at the top: it loads JAX, which a plan or a wrong config need not wait for.
+    from diffmavil_jax import experiment
+
+    try:
+        experiment.run(
+            config,
+            workdir=_WORKDIR.value or f'runs/{config.name}',
+            overwrite=_OVERWRITE.value,
+            command='python ' + ' '.join(sys.argv),
+            started=STARTED,
+        )
+    except experiment.USER_ERRORS as error:
+        return _fail(str(error), 2)
+    except experiment.RUN_ERRORS as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Like absl's, but an error is one line without a traceback, and names what is allowed."""
+    try:
+        return flags.FLAGS(argv)
+    except OSError as error:
+        sys.exit(_fail(_unreadable(error), 2))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        sys.exit(_fail(_explain(argv, error), 2))
+
+
+def _unreadable(error: OSError) -> str:
+    return f'--config: must be a file such as configs/diffmavil.py. {str(error).splitlines()[-1].strip()}'
+
+
+def _explain(argv: list[str], error: Exception) -> str:
+    if 'config' in str(error) and flags.FLAGS['config'].value is None and not flags.FLAGS['config'].present:
+        return '--config: is missing; --config=configs/diffmavil.py, for example'
+    wrong = re.match(r'flag --(config\.[\w.]+)=(.*?): ', str(error), re.DOTALL)
+    try:
+        for argument in argv[1:]:
+            if field := re.match(r'--?(?:no)?(config\.[\w.]+)', argument):
+                field_type(field[1])
+        if wrong:
+            return f'{wrong[1]} = {wrong[2]!r}: must be of type {field_type(wrong[1])}.'
+    except ConfigError as better:
+        return str(better)
+    return ' '.join(str(error).split())
+
+
+def _fail(message: str, code: int) -> int:
+    print(f'error: {message}', file=sys.stderr)
+    return code
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('config')
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,54 @@
+"""Packaging; the tools' settings are in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+
+
+def requirements() -> list[str]:
+    """The lines of requirements.txt, without comments."""
+    lines = (ROOT / 'requirements.txt').read_text(encoding='utf-8').splitlines()
+    return [bare for line in lines if (bare := line.split('#')[0].strip())]
+
+
+def jax_with(extra: str) -> str:
+    """The requirement on jax with one of jax's own extras, in the same range."""
+    (jax,) = (line for line in requirements() if line.startswith('jax>'))
+    return jax.replace('jax', f'jax[{extra}]', 1)
+
+
+def long_description() -> str:
+    """The README, where there is one."""
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+
+
+setuptools.setup(
+    name='diffmavil-jax',
+    version='0.1.0',
+    description='Self-supervised audio-video pretraining (DiffMAViL and MAViL) in JAX and Flax',
+    long_description=long_description(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11,<3.14',
+    packages=setuptools.find_packages(include=['diffmavil_jax', 'diffmavil_jax.*', 'configs']),
+    install_requires=requirements(),
+    extras_require={
+        'test': [
+            'import-linter>=2.5,<3',
+            'mypy>=1.18,<3',
+            'psutil>=6,<8',
+            'pytest>=8.4,<10',
+            'ruff>=0.17,<0.18',  # the formatter's output changes with the minor version
+            'scikit-learn>=1.6,<2',
+        ],
+        'build': ['apache-beam>=2.77,<3'],  # `prepare`; it brings its own ranges of protobuf and pillow
+        'tpu': [jax_with('tpu')],
+        'cuda': [jax_with('cuda13')],
+        'torch': ['torch>=2.6,<3'],
+        'notebook': ['ipykernel>=6.29,<8', 'nbclient>=0.10,<1', 'nbformat>=5.10,<6'],
+    },
+)

@@ -1,0 +1,159 @@
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from diffmavil_jax.models.attention import attend
+from diffmavil_jax.models.transformer import Block, Stack, gelu
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def randomized(params, scale=0.2):
+    """Every parameter drawn anew, so that zero initialisation hides nothing."""
+    leaves, structure = jax.tree.flatten(nn.meta.unbox(params))
+    rng = np.random.default_rng(1)
+    return jax.tree.unflatten(structure, [scale * rng.normal(size=x.shape).astype(np.float32) for x in leaves])
+
+
+def test_gelu_is_the_exact_one_in_value_and_gradient():
+    x = np.linspace(-6, 6, 1001).astype(np.float32)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+    gradient = jax.vmap(jax.grad(gelu))(x)
+    expected = jax.vmap(jax.grad(lambda v: jax.nn.gelu(v, approximate=False)))(x)
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
+    tanh_form = jax.nn.gelu(x, approximate=True)
+    assert np.abs(gelu(x) - tanh_form).max() > 1e-4  # the comparison can tell the two apart
+
+
+def plain_attention(query, key, value):
+    logits = jnp.einsum('bhqc,bhnc->bhqn', query, key) / math.sqrt(query.shape[-1])
+    return jnp.einsum('bhqn,bhnc->bhqc', jax.nn.softmax(logits, axis=-1), value)
+
+
+def test_attention_and_its_gradients_match_the_plain_formula():
+    query, key, value = normal(2, 3, 5, 4, seed=1), normal(2, 3, 7, 4, seed=2), normal(2, 3, 7, 4, seed=3)
+    weight = normal(2, 3, 5, 4, seed=4)
+    np.testing.assert_allclose(attend(query, key, value), plain_attention(query, key, value), atol=1e-5)
+
+    def gradients(function):
+        return jax.jit(jax.grad(lambda *a: (weight * function(*a)).sum(), argnums=(0, 1, 2)))(query, key, value)
+
+    for ours, expected in zip(gradients(attend), gradients(plain_attention), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def norm_in_numpy(x, p=None):
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    return x if p is None else x * p['scale'] + p['bias']
+
+
+def linear_in_numpy(x, p):
+    return x @ p['kernel'] + p['bias']
+
+
+def attention_in_numpy(x, memory, p, heads):
+    query, key, value = (linear_in_numpy(y, p[n]) for y, n in ((x, 'query'), (memory, 'key'), (memory, 'value')))
+    size = x.shape[-1] // heads
+    out = np.zeros_like(x)
+    for clip in range(x.shape[0]):
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            logits = query[clip][:, part] @ key[clip][:, part].T / math.sqrt(size)
+            weights = np.exp(logits - logits.max(-1, keepdims=True))
+            out[clip][:, part] = weights / weights.sum(-1, keepdims=True) @ value[clip][:, part]
+    return linear_in_numpy(out, p['out'])
+
+
+def block_in_numpy(x, memory, condition, p, kind, heads):
+    def normed(branch):
+        if condition is None:
+            return norm_in_numpy(x, p[f'{branch}_norm']), 1.0
+        silu = condition / (1 + np.exp(-condition))
+        shift, scale, gate = np.split(linear_in_numpy(silu, p[f'{branch}_modulation'])[:, None], 3, axis=-1)
+        return norm_in_numpy(x) * (1 + scale) + shift, gate
+
+    erf = np.vectorize(math.erf)
+    if kind != 'cross':
+        y, gate = normed('self')
+        x = x + gate * attention_in_numpy(y, y, p['self_attention'], heads)
+    if kind != 'self':
+        y, gate = normed('cross')
+        x = x + gate * attention_in_numpy(y, memory, p['cross_attention'], heads)
+    y, gate = normed('mlp')
+    hidden = linear_in_numpy(y, p['mlp']['wide'])
+    hidden = hidden * 0.5 * (1 + erf(hidden / math.sqrt(2)))
+    return x + gate * linear_in_numpy(hidden, p['mlp']['narrow'])
+
+
+@pytest.mark.parametrize('conditioned', [False, True])
+@pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
+def test_block_matches_numpy(kind, conditioned):
+    x, memory = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2)
+    condition = normal(2, 8, seed=3) if conditioned else None
+    block = Block(kind, heads=2, dtype=jnp.float32)
+    params = randomized(block.init(jax.random.key(0), x, memory, condition)['params'])
+    expected = block_in_numpy(*(a if a is None else a.astype(np.float64) for a in (x, memory, condition)), params, kind, 2)
+    np.testing.assert_allclose(block.apply({'params': params}, x, memory, condition), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
+def test_adaln_starts_as_the_identity(kind):
+    x, memory, condition = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2), normal(2, 8, seed=3)
+    block = Block(kind, heads=2, dtype=jnp.float32)
+    variables = block.init(jax.random.key(0), x, memory, condition)
+    np.testing.assert_array_equal(block.apply(variables, x, memory, condition), x)
+    unconditioned = block.init(jax.random.key(0), x, memory, None)
+    assert np.abs(block.apply(unconditioned, x, memory, None) - x).max() > 0.1
+
+
+@pytest.fixture(scope='module')
+def stack():
+    """A stack's inputs and parameters, and what a function of them computes."""
+    x, memory, condition = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2), normal(2, 8, seed=3)
+    params = randomized(Stack(3, 2, 'cross_self').init(jax.random.key(0), x, memory, condition)['params'])
+
+    def value_and_gradient(**settings):
+        module = Stack(3, 2, 'cross_self', **settings)
+
+        def square(params):
+            out = module.apply({'params': params}, x, memory, condition)
+            return jnp.square(out).mean(), out
+
+        (_, out), gradient = jax.jit(jax.value_and_grad(square, has_aux=True))(params)
+        return out, gradient
+
+    return (x, memory, condition), params, value_and_gradient
+
+
+@pytest.fixture(scope='module')
+def scanned(stack):
+    return stack[2]()
+
+
+def test_stack_applies_its_layers_in_order(stack, scanned):
+    (x, memory, condition), params, _ = stack
+    for layer in range(3):
+        one = jax.tree.map(lambda p, layer=layer: p[layer], params['block'])
+        x = block_in_numpy(x.astype(np.float64), memory, condition, one, 'cross_self', 2)
+    np.testing.assert_allclose(scanned[0], x, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize('settings', [{'unroll': 3}, {'remat': True}, {'remat': True, 'unroll': 2}, {'unroll': 8}])
+def test_unrolling_and_rematerialisation_change_nothing(stack, scanned, settings):
+    out, gradient = stack[2](**settings)
+    np.testing.assert_allclose(out, scanned[0], atol=1e-5, rtol=1e-5)
+    for ours, expected in zip(jax.tree.leaves(gradient), jax.tree.leaves(scanned[1]), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_start_different():
+    x = normal(1, 3, 8)
+    params = nn.meta.unbox(Stack(2, 2).init(jax.random.key(0), x)['params'])
+    kernel = params['block']['mlp']['wide']['kernel']
+    assert kernel.shape == (2, 8, 32)
+    assert np.abs(kernel[0] - kernel[1]).max() > 0.1

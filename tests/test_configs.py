@@ -1,0 +1,115 @@
+"""Every variant of both configs resolves, plans, and has a model; none of it needs JAX."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import common
+from diffmavil_jax.config import from_dict
+
+ROOT = pathlib.Path(__file__).parents[1]
+METHODS = ('diffmavil', 'mavil')
+TECHNIQUES = {
+    ('diffusion', 'enabled'): (True, False),
+    ('loss', 'normalize_targets'): (False, True),
+    ('model', 'video_decoder'): ('cross', 'self'),
+    ('masking', 'curriculum'): ('linear', 'none'),
+    ('batch', 'rule'): ('visible_tokens', 'fixed'),
+}
+
+
+def get_config(method, *variant):
+    spec = importlib.util.spec_from_file_location(method, ROOT / 'configs' / f'{method}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*variant)
+
+
+def flat(values, prefix=()):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+@pytest.mark.parametrize('variant', common.VARIANTS)
+@pytest.mark.parametrize('method', METHODS)
+def test_a_variant_resolves_plans_and_has_a_model(method, variant):
+    from diffmavil_jax.experiment import token_counts
+    from diffmavil_jax.objectives.pretraining import PretrainingObjective
+    from diffmavil_jax.training.plan import make_plan
+
+    config = from_dict(get_config(method, variant).to_dict())
+    assert config.name == f'{method}_{variant}'
+    plan = make_plan(config)
+    assert abs(plan.total_samples - config.train.samples) <= plan.buckets[-1].batch_size / 2
+    assert (plan.saved > 0) == (method == 'diffmavil')
+    data = config.data
+    batch = {
+        'waveform': jax.ShapeDtypeStruct((2, data.num_samples), jnp.int16),
+        'frames': jax.ShapeDtypeStruct((2, data.frames, data.frame_size, data.frame_size, 3), jnp.uint8),
+        'position': jax.ShapeDtypeStruct((2,), jnp.int32),
+    }
+    objective = PretrainingObjective(config)
+    for bucket in plan.buckets[:1] + plan.buckets[-1:]:
+        counts = token_counts(bucket)
+        variables = jax.eval_shape(lambda key, b, c=counts: objective.init(key, b, c), jax.random.key(0), batch)
+        loss, metrics = jax.eval_shape(lambda p, b, c=counts: objective.loss(p, b, c), variables['params'], batch)
+        assert (loss.shape, loss.dtype) == ((), jnp.float32)
+        assert {'loss', 'audio', 'video', 'inter'} <= metrics.keys()
+        assert ('intra' in metrics) == config.loss.second_view
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert sizes > (180e6 if variant in ('audioset', 'vggsound') else 1e6)
+
+
+@pytest.mark.parametrize('variant', common.VARIANTS)
+def test_the_methods_differ_in_their_techniques_and_nothing_else(variant):
+    ours, theirs = (dict(flat(get_config(method, variant).to_dict())) for method in METHODS)
+    assert ours.keys() == theirs.keys()
+    differences = {path: (ours[path], theirs[path]) for path in ours if ours[path] != theirs[path]}
+    assert differences.pop(('name',)) == (f'diffmavil_{variant}', f'mavil_{variant}')
+    assert differences == TECHNIQUES
+
+
+def test_the_default_variant_is_the_demo():
+    for method in METHODS:
+        assert get_config(method).to_dict() == get_config(method, 'demo').to_dict()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_help_lists_the_variants_and_an_unknown_one_is_refused(method, capsys):
+    with pytest.raises(SystemExit) as caught:
+        get_config(method, 'help')
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    for name, settings in common.VARIANTS.items():
+        assert f':{name}' in out
+        assert settings.__doc__.splitlines()[0] in out
+    with pytest.raises(SystemExit) as caught:
+        get_config(method, 'imagenet')
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert f"no variant 'imagenet' of configs/{method}.py" in error
+    assert ', '.join(common.VARIANTS) in error
+    assert error.count('\n') == 1
+
+
+def test_configs_and_plans_do_not_import_jax():
+    script = (
+        'import sys\n'
+        'import configs.diffmavil, configs.mavil\n'
+        'from diffmavil_jax.config import from_dict\n'
+        'from diffmavil_jax.training.plan import make_plan\n'
+        'from diffmavil_jax.training.plan_table import plan_table\n'
+        "make_plan(from_dict(configs.diffmavil.get_config('audioset').to_dict()))\n"
+        "assert 'diffmavil_jax.training.plan' in sys.modules\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'flax', 'optax', 'orbax')))\n"
+    )
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'

@@ -1,0 +1,158 @@
+"""metrics.jsonl through crashes and resumes, and the (sum, count) arithmetic."""
+
+import json
+import math
+import struct
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize, mean_of, read_metrics
+
+
+def tensorboard_bytes(workdir) -> bytes:
+    return b''.join(f.read_bytes() for f in sorted((workdir / 'tensorboard').iterdir()))
+
+
+def count_records(content: bytes) -> int:
+    """Records of TFRecord framing: length, checksum, payload, checksum."""
+    count = offset = 0
+    while offset < len(content):
+        (length,) = struct.unpack('<Q', content[offset : offset + 8])
+        offset += 16 + length
+        count += 1
+    return count
+
+
+def test_each_line_is_an_object_that_starts_with_samples(tmp_path):
+    writer = MetricsWriter(tmp_path / 'new')
+    assert writer.last_samples == -1
+    assert writer.write(0, {'loss': 2.0})
+    assert writer.write(128, {'loss': np.float32(1.5), 'lr': 1e-4})
+    writer.close()
+    text = (tmp_path / 'new' / 'metrics.jsonl').read_text()
+    assert text == '{"samples": 0, "loss": 2.0}\n{"samples": 128, "loss": 1.5, "lr": 0.0001}\n'
+
+
+def test_a_line_is_on_disk_without_close(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    writer.write(1, {'loss': 1.0})
+    assert read_metrics(tmp_path) == [{'samples': 1, 'loss': 1.0}]
+    assert b'loss' in tensorboard_bytes(tmp_path)
+    writer.close()
+
+
+def test_a_resume_never_repeats_or_goes_back(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    for samples in (100, 200, 300):
+        writer.write(samples, {'loss': 1.0})
+    writer.close()
+    writer = MetricsWriter(tmp_path)  # from a checkpoint at 100
+    assert writer.last_samples == 300
+    assert [writer.write(samples, {'loss': 1.0}) for samples in (200, 300, 400)] == [False, False, True]
+    assert not writer.write(400, {'loss': 9.0})
+    writer.close()
+    assert [line['samples'] for line in read_metrics(tmp_path)] == [100, 200, 300, 400]
+
+
+@pytest.mark.parametrize(
+    'torn', [b'{"samples": 300, "lo', b'{"samples": 300, "loss": 1.0}', b'\x00\x00\x00\n', b'{}\n']
+)
+def test_a_torn_last_line_is_cut_off_and_said(tmp_path, caplog, torn):
+    path = tmp_path / 'metrics.jsonl'
+    whole = b'{"samples": 100, "loss": 1.0}\n{"samples": 200, "loss": 1.0}\n'
+    path.write_bytes(whole + torn)
+    writer = MetricsWriter(tmp_path)
+    assert path.read_bytes() == whole
+    assert writer.last_samples == 200
+    assert 'torn' in caplog.text
+    assert writer.write(300, {'loss': 0.5})
+    writer.close()
+    assert read_metrics(tmp_path)[-1] == {'samples': 300, 'loss': 0.5}
+
+
+def test_a_first_line_can_be_torn(tmp_path):
+    (tmp_path / 'metrics.jsonl').write_bytes(b'{"sam')
+    writer = MetricsWriter(tmp_path)
+    assert writer.last_samples == -1
+    writer.close()
+
+
+def test_another_file_is_not_eaten(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_bytes(b'step,loss\n1,2\n3,4\n')
+    with pytest.raises(ValueError, match='line 2 is not a JSON object with samples'):
+        MetricsWriter(tmp_path)
+    assert path.read_bytes().startswith(b'step,loss\n1,2\n')
+
+
+def test_nonfinite_numbers_are_null_and_named(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    writer.write(1, {'a': math.nan, 'b': 1.0, 'c': -math.inf})
+    writer.close()
+    text = (tmp_path / 'metrics.jsonl').read_text()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f'{constant} is not JSON')
+
+    line = json.loads(text, parse_constant=refuse)
+    assert line == {'samples': 1, 'a': None, 'b': 1.0, 'c': None, 'nonfinite': ['a', 'c']}
+
+
+def test_reserved_names_are_refused(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    with pytest.raises(ValueError, match="'samples'"):
+        writer.write(1, {'samples': 2.0})
+    writer.close()
+
+
+def test_images_are_not_written_again_after_a_resume(tmp_path):
+    picture = np.zeros((4, 6, 3), np.uint8)
+    writer = MetricsWriter(tmp_path)
+    writer.write(10, {'loss': 1.0})
+    assert writer.image('reconstruction', 10, picture)
+    writer.close()
+    before = count_records(tensorboard_bytes(tmp_path))
+    writer = MetricsWriter(tmp_path)
+    assert not writer.image('reconstruction', 10, picture)
+    assert writer.image('reconstruction', 20, picture)
+    writer.close()
+    assert count_records(tensorboard_bytes(tmp_path)) == before + 2  # one file header, one picture
+
+
+def test_reading_metrics_skips_an_unfinished_line(tmp_path):
+    assert read_metrics(tmp_path) == []
+    (tmp_path / 'metrics.jsonl').write_bytes(b'{"samples": 1}\n{"sam')
+    assert read_metrics(tmp_path) == [{'samples': 1}]
+
+
+def test_unequal_batches_give_the_mean_over_all_values():
+    values = np.random.default_rng(0).normal(size=10).astype(np.float32)
+    batches = [{'loss': mean_of(jnp.asarray(part))} for part in np.split(values, [1, 7])]
+    total = {}
+    for batch in batches:
+        total = accumulate(total, batch)
+    np.testing.assert_allclose(finalize(total)['loss'], values.mean(), rtol=1e-6)
+
+
+def test_accumulate_keeps_what_only_one_side_has():
+    added = accumulate({'a': (1.0, 1), 'b': (2.0, 2)}, {'b': (4.0, 1), 'c': (9.0, 3)})
+    assert added == {'a': (1.0, 1), 'b': (6.0, 3), 'c': (9.0, 3)}
+    assert finalize(added) == {'a': 1.0, 'b': 2.0, 'c': 3.0}
+
+
+def test_a_mask_hides_nan_and_an_empty_mean_is_nan():
+    values = jnp.array([1.0, jnp.nan, 3.0])
+    masked = {'x': mean_of(values, jnp.array([1.0, 0.0, 1.0])), 'y': mean_of(values, jnp.zeros(3))}
+    means = finalize(masked)
+    assert means['x'] == 2.0
+    assert math.isnan(means['y'])
+
+
+def test_pairs_pass_through_jit_and_bfloat16_sums_in_float32():
+    step = jax.jit(lambda x: {'loss': mean_of(x)})
+    metrics = step(jnp.full(4096, 1.0, jnp.bfloat16))  # bfloat16 can't count beyond 256
+    assert finalize(metrics) == {'loss': 1.0}
+    assert float(metrics['loss'][1]) == 4096
