@@ -1,8 +1,8 @@
-"""DiffMAViL (Nunez et al. 2023): MAViL with diffused patches, cross-attention, a curriculum and adaptive batches.
+"""DiffMAViL (Nunez et al. 2023): diffused patches, cross-attention, a curriculum, adaptive batches.
 
-    python main.py --config=configs/diffmavil.py
-    python main.py --config=configs/diffmavil.py:folder --config.data.path=DIR
-    python main.py --config=configs/diffmavil.py:audioset --plan
+python main.py --config=configs/diffmavil.py
+python main.py --config=configs/diffmavil.py:folder --config.data.path=DIR
+python main.py --config=configs/diffmavil.py:audioset --plan
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """MAViL (Huang et al. 2022), stage 1: the baseline, the same code with every technique of DiffMAViL off.
 
-    python main.py --config=configs/mavil.py
-    python main.py --config=configs/mavil.py:folder --config.data.path=DIR
-    python main.py --config=configs/mavil.py:audioset --plan
+python main.py --config=configs/mavil.py
+python main.py --config=configs/mavil.py:folder --config.data.path=DIR
+python main.py --config=configs/mavil.py:audioset --plan
 """
 
 from __future__ import annotations

@@ -209,7 +209,11 @@ class ModelConfig:
         for field in ('fusion_layers', 'decoder_layers', 'decoder_heads', 'scan_unroll'):
             yield from _at_least(field, getattr(self, field), 1)
         if self.decoder_heads > 0 and (self.decoder_width < 1 or self.decoder_width % self.decoder_heads):
-            yield 'decoder_width', self.decoder_width, f'a positive multiple of decoder_heads ({self.decoder_heads})'
+            yield (
+                'decoder_width',
+                self.decoder_width,
+                f'a positive multiple of decoder_heads ({self.decoder_heads})',
+            )
         if self.decoder_width % 16:
             yield 'decoder_width', self.decoder_width, 'a multiple of 16: positions share it among three axes'
         for field in ('audio_decoder', 'video_decoder'):
@@ -255,7 +259,7 @@ class DiffusionConfig:
             yield (
                 'enabled',
                 self.enabled,
-                f'true with target={self.target}, conditioning={self.conditioning}; mask tokens need x0 and none',
+                f'true with target={self.target}, conditioning={self.conditioning}; mask tokens have neither',
             )
 
 
@@ -445,19 +449,31 @@ class Config:
         if self.data.frame_size % self.video.patch:
             yield 'data.frame_size', self.data.frame_size, f'a multiple of video.patch ({self.video.patch})'
         if self.data.frames % self.video.patch_frames:
-            yield 'data.frames', self.data.frames, f'a multiple of video.patch_frames ({self.video.patch_frames})'
+            yield (
+                'data.frames',
+                self.data.frames,
+                f'a multiple of video.patch_frames ({self.video.patch_frames})',
+            )
         if self.loss.normalize_targets and self.diffusion.target != 'x0':
             target = self.diffusion.target
-            yield 'loss.normalize_targets', True, f'false with diffusion.target={target}; only x0 can be normalised'
+            yield (
+                'loss.normalize_targets',
+                True,
+                f'false with diffusion.target={target}; only x0 can be normalised',
+            )
         if not 0 <= self.seed < 2**31:
             yield 'seed', self.seed, 'from 0 to 2**31 - 1'
         if self.optimizer.warmup_samples > self.train.samples:
-            yield 'optimizer.warmup_samples', self.optimizer.warmup_samples, (
-                f'at most train.samples ({self.train.samples})'
+            yield (
+                'optimizer.warmup_samples',
+                self.optimizer.warmup_samples,
+                (f'at most train.samples ({self.train.samples})'),
             )
         if self.data.source == 'generated' and self.evaluation.retrieval_clips > self.data.eval_clips:
-            yield 'evaluation.retrieval_clips', self.evaluation.retrieval_clips, (
-                f'at most data.eval_clips ({self.data.eval_clips})'
+            yield (
+                'evaluation.retrieval_clips',
+                self.evaluation.retrieval_clips,
+                (f'at most data.eval_clips ({self.data.eval_clips})'),
             )
 
     @property

@@ -86,7 +86,9 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
         if int(state.samples_seen) >= plan.total_samples and report.exists():
             _say(f'The run is complete; its report is {report}')
             return
-        parts = loop.Parts(plan, trainer.steps, trainer.batches, suite, store, writer, directory.path, stop.is_set)
+        parts = loop.Parts(
+            plan, trainer.steps, trainer.batches, suite, store, writer, directory.path, stop.is_set
+        )
         cadence = loop.Cadence(config.train, config.checkpoint, config.evaluation.every_samples)
         state = loop.run(state, parts, cadence, timings)
         if int(state.samples_seen) < plan.total_samples:
@@ -114,17 +116,19 @@ def open_sources(config: Config) -> Sources:
     data = config.data
     spec = ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
     if data.source == 'generated':
-        worlds = [
+        train, held_out = (
             GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
             for seed, length in (
                 (config.seed, data.train_clips),
                 (config.seed + _EVAL_SEED_OFFSET, data.eval_clips),
             )
-        ]
-        return Sources(*worlds)
+        )
+        return Sources(train, held_out)
     if data.source == 'folder':
         if not data.path:
-            raise ConfigError("config.data.path = '': must be a folder of media files (--config.data.path=DIR).")
+            raise ConfigError(
+                "config.data.path = '': must be a folder of media files (--config.data.path=DIR)."
+            )
         folder = open_folder(
             data.path,
             spec,
@@ -134,7 +138,7 @@ def open_sources(config: Config) -> Sources:
         )
         return Sources(folder.train, folder.eval, folder.notes)
     raise DataError(
-        f"config.data.source = {data.source!r}: this version trains from 'generated' and 'folder'; --plan works."
+        f"config.data.source = {data.source!r}: must be 'generated' or 'folder' to train; --plan works for all."
     )
 
 
@@ -160,7 +164,9 @@ def make_trainer(
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
         )
-        return jax.jit(step, donate_argnums=0).lower(abstract, abstract_batch(config, mesh, bucket.batch_size))
+        return jax.jit(step, donate_argnums=0).lower(
+            abstract, abstract_batch(config, mesh, bucket.batch_size)
+        )
 
     loader = Loader(
         source,
@@ -182,7 +188,9 @@ def make_trainer(
     )
 
 
-def abstract_batch(config: Config, mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(
+    config: Config, mesh: jax.sharding.Mesh, batch_size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch on the mesh."""
     data = config.data
     shapes = {

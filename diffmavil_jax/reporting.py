@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffmavil_jax.config import Config
 from diffmavil_jax.data.clip import ClipSource, Sources
@@ -130,8 +129,8 @@ def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:
         )
     if config.loss.normalize_targets:
         texts.append(
-            'This model predicts patches normalised to mean 0 and variance 1; for the pictures and the errors, each '
-            "patch's own mean and scale were put back, which makes its low-frequency error small by construction."
+            'This model predicts patches normalised to mean 0 and variance 1; for the pictures and the errors, '
+            "each patch's own mean and scale were put back, which makes its low-frequency error small."
         )
     return texts
 
@@ -140,14 +139,20 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
     tables = [
         Table(
             'Finding the sound of a picture, and the picture of a sound',
-            'Held-out clips, by cosine of pooled features; a tie is never a hit. Raw features are mapped linearly.',
+            'Held-out clips, by cosine of pooled features; a tie is no hit. Raw features are mapped linearly.',
             tuple(_KINDS),
             [
                 row
                 for direction, title in (('a2v', 'Sound to picture'), ('v2a', 'Picture to sound'))
                 for row in (
                     *(_row(summary, f'{title}, top {k}', f'retrieval.{direction}.r{k}') for k in (1, 5, 10)),
-                    _row(summary, f'{title}, median rank', f'retrieval.{direction}.median_rank', 'number', 'lower'),
+                    _row(
+                        summary,
+                        f'{title}, median rank',
+                        f'retrieval.{direction}.median_rank',
+                        'number',
+                        'lower',
+                    ),
                 )
             ],
         ),
@@ -157,7 +162,13 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
             'predicting the mean gives 1.',
             tuple(_KINDS),
             [
-                _row(summary, f'{title}, {band} frequencies', f'reconstruction.{modality}.{band}', 'number', 'lower')
+                _row(
+                    summary,
+                    f'{title}, {band} frequencies',
+                    f'reconstruction.{modality}.{band}',
+                    'number',
+                    'lower',
+                )
                 for modality, title in (('audio', 'Sound'), ('video', 'Picture'))
                 for band in ('low', 'high')
             ],
@@ -175,7 +186,7 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
         ),
         Table(
             'What made the clip, read from frozen features',
-            'Ridge regression on held-out clips: R² for numbers and impact times, accuracy for shape and material.',
+            'Ridge regression, held-out clips: R² for numbers and impact times, accuracy for shape and material.',
             tuple(_KINDS),
             [
                 _row(summary, f'{factor}, {feature}', f'world.factors.{feature}.{factor}', 'number')
@@ -187,7 +198,9 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
     return [_filled(table) for table in tables if any(row.values[0] is not None for row in table.rows)]
 
 
-def _row(summary: Mapping[str, Any], label: str, name: str, unit: Any = 'percent', better: Any = 'higher') -> Row:
+def _row(
+    summary: Mapping[str, Any], label: str, name: str, unit: Any = 'percent', better: Any = 'higher'
+) -> Row:
     return Row(label, [lookup(summary, prefix + name) for prefix in _KINDS.values()], unit, better)
 
 
@@ -203,26 +216,23 @@ def _reconstructions(config: Config, suite: Suite, source: ClipSource, params: A
     return [
         Reconstruction(
             id=clip_id,
-            audio=Stages(**_as_dict(shown['audio'])),
-            video=Stages(**_as_dict(shown['video'])),
+            audio=_stages(shown['audio']),
+            video=_stages(shown['video']),
             seconds=config.data.seconds,
         )
         for clip_id, shown in showcase.reconstructions(suite.network, params, source, indices)
     ]
 
 
-def _as_dict(shown: showcase.Shown) -> dict[str, np.ndarray | None]:
-    return {field.name: getattr(shown, field.name) for field in dataclasses.fields(shown)}
+def _stages(shown: showcase.Shown) -> Stages:
+    return Stages(target=shown.target, masked=shown.masked, prediction=shown.prediction, start=shown.start)
 
 
 def _retrievals(suite: Suite, source: ClipSource, params: Any) -> list[RetrievalExample]:
     features = suite.features(params, suite.retrieval_clips)
     chosen = spread(len(suite.retrieval_clips), _RETRIEVALS)
     examples = []
-    for query, target, direction in (
-        ('audio', 'video', 'audio to video'),
-        ('video', 'audio', 'video to audio'),
-    ):
+    for query, target in (('audio', 'video'), ('video', 'audio')):
         for match in showcase.matches(features[query], features[target], chosen, 5):
             pictures = {
                 i: showcase.clip_pictures(suite.network, source, suite.retrieval_clips[i])
@@ -234,7 +244,10 @@ def _retrievals(suite: Suite, source: ClipSource, params: Any) -> list[Retrieval
             ]
             examples.append(
                 RetrievalExample(
-                    direction=direction, query=pictures[match.query][query], matches=found, true_rank=match.true_rank
+                    direction='audio to video' if query == 'audio' else 'video to audio',
+                    query=pictures[match.query][query],
+                    matches=found,
+                    true_rank=match.true_rank,
                 )
             )
     return examples

@@ -14,8 +14,14 @@ from typing import Any
 from diffmavil_jax.config import Config, ConfigError, difference, to_dict
 
 # Sections and fields that don't change what is learned: a run may resume with others.
-_FREE = ('config.parallel', 'config.checkpoint', 'config.data.threads', 'config.data.prefetch_batches',
-         'config.data.cache_gb', 'config.data.path')
+_FREE = (
+    'config.parallel',
+    'config.checkpoint',
+    'config.data.threads',
+    'config.data.prefetch_batches',
+    'config.data.cache_gb',
+    'config.data.path',
+)
 
 _PACKAGES = ('diffmavil-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'av', 'numpy')
 
@@ -46,7 +52,9 @@ def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: boo
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f'--workdir={path}: must be a directory that can be written ({error.strerror}).') from None
+        raise ConfigError(
+            f'--workdir={path}: must be a directory that can be written ({error.strerror}).'
+        ) from None
     saved = root / 'config.json'
     resumed = saved.exists()
     if resumed:
@@ -74,14 +82,16 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
     try:
         old = json.loads(saved.read_text(encoding='utf-8'))
     except ValueError:
-        raise ConfigError(f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.') from None
+        raise ConfigError(
+            f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
+        ) from None
     lines = difference(old, json.loads(json.dumps(to_dict(config))))
     lines = [line for line in lines if not line.startswith(_FREE)]
     if lines:
         raise ConfigError(
             f'--workdir={path} holds a run of another config:\n  '
             + '\n  '.join(lines)
-            + '\nGive another --workdir, the same config, or --overwrite to start anew and keep the old run aside.'
+            + '\nGive another --workdir, the same config, or --overwrite to start anew (the old run is kept aside).'
         )
 
 

@@ -8,3 +8,59 @@ flags = os.environ.get('XLA_FLAGS', '')
 if FAKE_DEVICES not in flags:
     os.environ['XLA_FLAGS'] = f'{flags} {FAKE_DEVICES}=8'.strip()
 os.environ['JAX_PLATFORMS'] = 'cpu'
+
+# After the flags above: these import ml_collections and NumPy, and no JAX.
+import pytest  # noqa: E402
+
+from diffmavil_jax.config import Config, from_dict  # noqa: E402
+
+# 4 audio and 8 video tokens, 2 buckets (16 clips with 1 + 2 visible tokens, 8 with 2 + 3).
+TINY = {
+    'name': 'tiny',
+    'data': {'seconds': 0.5, 'frames': 4, 'frame_size': 16, 'train_clips': 256, 'eval_clips': 32},
+    'audio': {'num_mel_bins': 32, 'num_frames': 32, 'patch': 16},
+    'video': {'patch': 8, 'patch_frames': 2},
+    'model': {
+        'size': 'demo',
+        'fusion_layers': 1,
+        'decoder_width': 32,
+        'decoder_layers': 1,
+        'decoder_heads': 2,
+        'scan_unroll': 1,
+    },
+    'loss': {'inter_weight': 1.0, 'second_view': False},
+    'masking': {'start_ratio': 0.9, 'end_ratio': 0.5, 'buckets': 2},
+    'batch': {'size': 8, 'max_size': 16, 'multiple': 8},
+    'optimizer': {'learning_rate': 1e-3, 'warmup_samples': 16, 'weight_decay': 0.05},
+    'train': {'samples': 96, 'log_every_samples': 16},
+    'checkpoint': {'every_samples': 48, 'every_minutes': 60.0},
+    'evaluation': {
+        'every_samples': 48,
+        'batch_size': 16,
+        'retrieval_clips': 16,
+        'reconstruction_clips': 8,
+        'probe_train_clips': 32,
+        'probe_eval_clips': 24,
+        'mask_ratio': 0.5,
+    },
+    'parallel': {'data': -1, 'fsdp': 1, 'tensor': 1, 'compilation_cache': ''},
+}
+
+
+@pytest.fixture(scope='session')
+def tiny_values():
+    """A complete run of seconds, as nested dictionaries; copy before changing."""
+    return TINY
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    """Makes the tiny config with changes: tiny(batch={'rule': 'fixed'}, seed=3)."""
+
+    def make(**changes) -> Config:
+        values = {name: dict(part) if isinstance(part, dict) else part for name, part in TINY.items()}
+        for name, change in changes.items():
+            values[name] = values.get(name, {}) | change if isinstance(change, dict) else change
+        return from_dict(values)
+
+    return make

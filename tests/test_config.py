@@ -46,7 +46,11 @@ def test_the_defaults_are_valid_and_the_round_trip_changes_nothing():
 
 @pytest.mark.parametrize(
     ('path', 'suggestion'),
-    [('batch.sise', 'config.batch.size'), ('bach', 'config.batch'), ('model.audio_decode', 'config.model.audio_decoder')],
+    [
+        ('batch.sise', 'config.batch.size'),
+        ('bach', 'config.batch'),
+        ('model.audio_decode', 'config.model.audio_decoder'),
+    ],
 )
 def test_an_unknown_field_is_refused_with_the_nearest_name(path, suggestion):
     with pytest.raises(ConfigError) as caught:
@@ -66,7 +70,9 @@ def test_field_type_names_types_and_refuses_a_path_through_a_number():
     assert field_type('config.loss.second_view') == 'bool'
     assert field_type('config.batch') == 'section with fields'
     assert 'tuple' in field_type('config.video.mean')
-    with pytest.raises(ConfigError, match=r'config.batch.size.x: no such field; config.batch.size is of type int'):
+    with pytest.raises(
+        ConfigError, match=r'config.batch.size.x: no such field; config.batch.size is of type int'
+    ):
         field_type('config.batch.size.x')
 
 
@@ -107,7 +113,13 @@ def test_tuples_are_checked_by_length_and_type():
     assert refusal(video__std=(0.1, 0.0, 0.2)).endswith('must be three positive numbers.')
 
 
-RATIOS = ['masking.start_ratio', 'masking.end_ratio', 'evaluation.mask_ratio', 'data.eval_fraction', 'optimizer.b1']
+RATIOS = [
+    'masking.start_ratio',
+    'masking.end_ratio',
+    'evaluation.mask_ratio',
+    'data.eval_fraction',
+    'optimizer.b1',
+]
 
 
 @pytest.mark.parametrize('path', RATIOS)

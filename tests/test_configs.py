@@ -57,13 +57,12 @@ def test_a_variant_resolves_plans_and_has_a_model(method, variant):
         'position': jax.ShapeDtypeStruct((2,), jnp.int32),
     }
     objective = PretrainingObjective(config)
-    for bucket in plan.buckets[:1] + plan.buckets[-1:]:
-        counts = token_counts(bucket)
-        variables = jax.eval_shape(lambda key, b, c=counts: objective.init(key, b, c), jax.random.key(0), batch)
-        loss, metrics = jax.eval_shape(lambda p, b, c=counts: objective.loss(p, b, c), variables['params'], batch)
-        assert (loss.shape, loss.dtype) == ((), jnp.float32)
-        assert {'loss', 'audio', 'video', 'inter'} <= metrics.keys()
-        assert ('intra' in metrics) == config.loss.second_view
+    counts = token_counts(plan.buckets[-1])
+    variables = jax.eval_shape(lambda key, b: objective.init(key, b, counts), jax.random.key(0), batch)
+    loss, metrics = jax.eval_shape(lambda p, b: objective.loss(p, b, counts), variables['params'], batch)
+    assert (loss.shape, loss.dtype) == ((), jnp.float32)
+    assert {'loss', 'audio', 'video', 'inter'} <= metrics.keys()
+    assert ('intra' in metrics) == config.loss.second_view
     sizes = sum(leaf.size for leaf in jax.tree.leaves(variables))
     assert sizes > (180e6 if variant in ('audioset', 'vggsound') else 1e6)
 
@@ -111,5 +110,7 @@ def test_configs_and_plans_do_not_import_jax():
         "assert 'diffmavil_jax.training.plan' in sys.modules\n"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'flax', 'optax', 'orbax')))\n"
     )
-    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == '[]'

@@ -61,7 +61,7 @@ def decoded_tokens(config: Config, tokens: int, visible: int) -> int:
 
 
 def mavil_baseline(config: Config) -> Config:
-    """The same run with every technique of DiffMAViL off: MAViL, all of it at the end ratio (0.8 in the paper)."""
+    """The same run with every technique of DiffMAViL off: MAViL, at the end ratio (0.8 in the paper)."""
     replace = dataclasses.replace
     return replace(
         config,

@@ -61,7 +61,7 @@ class ClipSource(Protocol):
         ...
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """What is known of item i without decoding it, by name: `label` or another class index, or numbers."""
+        """What is known of item i without decoding it: `label` or another class index, or numbers."""
         ...
 
 

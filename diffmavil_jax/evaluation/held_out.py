@@ -47,7 +47,9 @@ def batches(
 class Network:
     """The compiled functions that evaluation runs, for any parameters of one config."""
 
-    def __init__(self, config: Config, objective: PretrainingObjective, counts: Mapping[str, TokenCounts]) -> None:
+    def __init__(
+        self, config: Config, objective: PretrainingObjective, counts: Mapping[str, TokenCounts]
+    ) -> None:
         """Args: `counts` are the visible and decoded tokens at the evaluation's mask ratio."""
         self.config = config
         self._objective = objective
@@ -76,9 +78,7 @@ class Network:
         )
         outputs = self._objective.model.apply({'params': params}, views)
         target = {m: take_tokens(patches[m], views[m].decoded) for m in MODALITIES}
-        prediction = {
-            m: self._objective.predicted_x0(outputs.predictions[m], views[m]) for m in MODALITIES
-        }
+        prediction = {m: self._objective.predicted_x0(outputs.predictions[m], views[m]) for m in MODALITIES}
         if self.config.loss.normalize_targets:
             # Each patch's own mean and scale come back from the target, as in MAE's pictures.
             prediction = {m: denormalize_patches(prediction[m], target[m]) for m in MODALITIES}

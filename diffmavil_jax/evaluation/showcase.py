@@ -65,9 +65,7 @@ def matches(
     """The k best targets of some queries."""
     scores = cosine(queries, targets)
     best, rank = nearest(scores, k), ranks(queries, targets)
-    return [
-        Match(q, best[q].tolist(), [float(scores[q, c]) for c in best[q]], int(rank[q])) for q in chosen
-    ]
+    return [Match(q, best[q].tolist(), [float(scores[q, c]) for c in best[q]], int(rank[q])) for q in chosen]
 
 
 def clip_pictures(network: Network, source: ClipSource, index: int) -> Pictures:
@@ -80,11 +78,13 @@ def clip_pictures(network: Network, source: ClipSource, index: int) -> Pictures:
 
 def _show(config: Config, modality: str, result: dict[str, Any], row: int) -> Shown:
     view: View = result['views'][modality]
-    decoded, clean = view.decoded[row], view.patches[row]
+    decoded, clean = np.asarray(view.decoded)[row], np.asarray(view.patches)[row]
+
+    visible = np.asarray(view.visible)[row]
 
     def with_patches(values: Any) -> np.ndarray:
         patches = np.full_like(clean, np.nan)
-        patches[view.visible[row]] = clean[view.visible[row]]
+        patches[visible] = clean[visible]
         patches[decoded] = values
         return _picture(config, modality, patches)
 

@@ -158,7 +158,8 @@ def _decode(train: Features, train_truth: Truth, test: Features, test_truth: Tru
     if train_truth.factors:
         result['world'] = {
             'factors': {
-                f: decode_factors(train[f], train_truth.factors, test[f], test_truth.factors) for f in FEATURES
+                f: decode_factors(train[f], train_truth.factors, test[f], test_truth.factors)
+                for f in FEATURES
             }
         }
     return result

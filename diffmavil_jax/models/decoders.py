@@ -46,13 +46,11 @@ class Decoder(nn.Module):
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.dtype)(latents)
         # The class token has no place in the grid.
         memory = memory + jnp.pad(positions[visible], ((0, 0), (1, 0), (0, 0)))
-        condition = self._condition(timestep)
         queries = self._initial_queries(noisy) + positions[decoded]
-        if self.conditioning == 'add':
+        condition = None if self.conditioning == 'none' else self._condition(timestep)
+        if condition is not None and self.conditioning == 'add':
             queries = queries + condition[:, None]
-        stack = Stack(
-            self.depth, self.heads, self.kind, self.dtype, self.remat, self.unroll, name='layers'
-        )
+        stack = Stack(self.depth, self.heads, self.kind, self.dtype, self.remat, self.unroll, name='layers')
         context = condition if self.conditioning == 'adaln' else None
         if self.kind == 'self':
             x = stack(jnp.concatenate([memory, queries], axis=1), None, context)[:, memory.shape[1] :]
@@ -69,9 +67,7 @@ class Decoder(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
         return self.param('mask_token', init, (1, 1, self.width)).astype(self.dtype)
 
-    def _condition(self, timestep: jax.Array | None) -> jax.Array | None:
-        if self.conditioning == 'none':
-            return None
+    def _condition(self, timestep: jax.Array | None) -> jax.Array:
         table = jnp.asarray(timestep_embedding(self.timesteps, self.width), self.dtype)
         hidden = dense(self.width, ('embed', 'mlp'), 'timestep_wide', self.dtype)(table[timestep])
         return dense(self.width, ('mlp', 'embed'), 'timestep_narrow', self.dtype)(nn.silu(hidden))

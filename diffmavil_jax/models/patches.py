@@ -19,9 +19,7 @@ def unpatchify_audio(
     return einops.rearrange(patches, 'b (t f) (pt pf) -> b (t pt) (f pf)', t=grid[0], pt=patch, pf=patch)
 
 
-def patchify_video(
-    frames: Float[Array, 'b t y x 3'], patch_frames: int, patch: int
-) -> Float[Array, 'b n p']:
+def patchify_video(frames: Float[Array, 'b t y x 3'], patch_frames: int, patch: int) -> Float[Array, 'b n p']:
     """Tubelets in (time, height, width) order; values are (frame, height, width, channel)."""
     pattern = 'b (t pt) (y py) (x px) c -> b (t y x) (pt py px c)'
     return einops.rearrange(frames, pattern, pt=patch_frames, py=patch, px=patch)

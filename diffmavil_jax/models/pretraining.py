@@ -18,12 +18,15 @@ MODALITIES = ('audio', 'video')
 
 @flax.struct.dataclass
 class View:
-    """What the network gets of one modality: clean patches of which it sees `visible`,
-    and the tokens that it is to decode, with their diffused patches where they replace mask tokens."""
+    """What the network gets of one modality.
+
+    Clean patches of which it sees `visible`, and the tokens that it is to decode, with their
+    diffused patches and time step where they replace mask tokens.
+    """
 
     patches: Float[Array, 'b n p']
     visible: Int[Array, 'b k']
-    decoded: Int[Array, 'b m'] | None = None
+    decoded: Int[Array, 'b m']
     noisy: Float[Array, 'b m p'] | None = None
     timestep: Int[Array, ' b'] | None = None
 
@@ -78,9 +81,11 @@ class PretrainingModel(nn.Module):
         }
         return Outputs(predictions, {m: self._pool(tokens[m], m) for m in MODALITIES})
 
-    def embed(self, views: dict[str, View]) -> dict[str, Float[Array, 'b d']]:
-        """Pooled uni-modal features of masked views: the encoders alone."""
-        return {m: self._pool(self.encoder[m](v.patches, v.visible), m) for m, v in views.items()}
+    def embed(
+        self, patches: dict[str, Float[Array, 'b n p']], visible: dict[str, Int[Array, 'b k']]
+    ) -> dict[str, Float[Array, 'b d']]:
+        """Pooled uni-modal features of masked clips: the encoders alone."""
+        return {m: self._pool(self.encoder[m](patches[m], visible[m]), m) for m in MODALITIES}
 
     def features(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b d']]:
         """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide)."""

@@ -78,7 +78,9 @@ class Attention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, queries: Float[Array, 'b q d'], memory: Float[Array, 'b n d']) -> Float[Array, 'b q d']:
+    def __call__(
+        self, queries: Float[Array, 'b q d'], memory: Float[Array, 'b n d']
+    ) -> Float[Array, 'b q d']:
         width = queries.shape[-1]
 
         def split(tokens: jax.Array, name: str) -> jax.Array:
@@ -130,7 +132,9 @@ class Block(nn.Module):
         normed, gate = self._norm(x, condition, 'mlp')
         return x + gate * Mlp(self.dtype, name='mlp')(normed)
 
-    def _norm(self, x: jax.Array, condition: jax.Array | None, branch: str) -> tuple[jax.Array, jax.Array | float]:
+    def _norm(
+        self, x: jax.Array, condition: jax.Array | None, branch: str
+    ) -> tuple[jax.Array, jax.Array | float]:
         if condition is None:
             return layer_norm(f'{branch}_norm', self.dtype)(x), 1.0
         normed = layer_norm(f'{branch}_norm', self.dtype, affine=False)(x)

@@ -53,7 +53,10 @@ def prediction_target(
 
 
 def predicted_x0(
-    kind: str, prediction: Float[Array, 'b n p'], diffused: Float[Array, 'b n p'], alpha_bar: Float[Array, ' b']
+    kind: str,
+    prediction: Float[Array, 'b n p'],
+    diffused: Float[Array, 'b n p'],
+    alpha_bar: Float[Array, ' b'],
 ) -> Float[Array, 'b n p']:
     """The estimate of x_0 that a prediction of `kind` implies, given x_t."""
     if kind == 'x0':

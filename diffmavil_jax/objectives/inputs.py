@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import jax
 from jaxtyping import Array, Float
 
 from diffmavil_jax.config import Config
@@ -12,7 +12,7 @@ from diffmavil_jax.data.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 
 
-def to_patches(batch: Mapping[str, jax.Array], config: Config) -> dict[str, Float[Array, 'b n p']]:
+def to_patches(batch: Mapping[str, Any], config: Config) -> dict[str, Float[Array, 'b n p']]:
     """Patches of both modalities, in the units of their front ends.
 
     Args:

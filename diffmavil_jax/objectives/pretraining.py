@@ -74,7 +74,7 @@ class PretrainingObjective:
             'inter': self.config.loss.inter_weight,
             'intra': self.config.loss.intra_weight,
         }
-        per_clip = sum(weights[name] * term for name, term in terms.items())
+        per_clip = jnp.stack([weights[name] * term for name, term in terms.items()]).sum(axis=0)
         metrics = {'loss': per_clip, **terms, 'inter_accuracy': correct.astype(jnp.float32)}
         count = jnp.float32(per_clip.shape[0])
         return per_clip.mean(), {name: (value.sum(), count) for name, value in metrics.items()}
@@ -107,7 +107,7 @@ class PretrainingObjective:
                 steps = self._timesteps(positions, f'{view} {modality} timestep', timestep)
                 noise = self._noise(positions, modality, (count.decoded, clean.shape[2]), view)
                 noisy = diffusion.diffuse(take_tokens(clean, decoded), noise, self._alphas_cumprod[steps])
-                views[modality] = views[modality].replace(noisy=noisy, timestep=steps)
+                views[modality] = dataclasses.replace(views[modality], noisy=noisy, timestep=steps)
         return views
 
     def clean_targets(self, patches: Float[Array, 'b n p'], view: View) -> Float[Array, 'b m p']:
@@ -117,7 +117,7 @@ class PretrainingObjective:
 
     def predicted_x0(self, prediction: Float[Array, 'b m p'], view: View) -> Float[Array, 'b m p']:
         """The model's estimate of the clean patches at the decoded places."""
-        if not self.config.diffusion.enabled:
+        if view.noisy is None:
             return prediction
         alpha_bar = self._alphas_cumprod[view.timestep]
         return diffusion.predicted_x0(self.config.diffusion.target, prediction, view.noisy, alpha_bar)
@@ -133,7 +133,8 @@ class PretrainingObjective:
         for modality, view in views.items():
             target = self.clean_targets(patches[modality], view)
             if self.config.diffusion.target != 'x0':
-                noise = self._noise(positions, modality, target.shape[1:], 'first')
+                shape = (target.shape[1], target.shape[2])
+                noise = self._noise(positions, modality, shape, 'first')
                 alpha_bar = self._alphas_cumprod[view.timestep]
                 target = diffusion.prediction_target(self.config.diffusion.target, target, noise, alpha_bar)
             errors[modality] = squared_error(outputs.predictions[modality], target)
@@ -152,14 +153,15 @@ class PretrainingObjective:
         The second view passes the encoders only; whether it passes fusion and decoders in
         the papers is unknown.
         """
-        second = {}
+        visible = {}
         for modality in MODALITIES:
             keys = clip_keys(self.config.seed, f'second {modality} mask', positions)
-            visible, _ = random_masks(keys, patches[modality].shape[1], counts[modality].visible, 0)
-            second[modality] = View(patches[modality], visible)
-        pooled = self.model.apply({'params': params}, second, method='embed')
+            tokens, count = patches[modality].shape[1], counts[modality].visible
+            visible[modality], _ = random_masks(keys, tokens, count, 0)
+        pooled = self.model.apply({'params': params}, patches, visible, method='embed')
         temperature = self.config.loss.intra_temperature
-        return sum(info_nce(outputs.pooled[m], pooled[m], temperature)[0] for m in MODALITIES)
+        losses = [info_nce(outputs.pooled[m], pooled[m], temperature)[0] for m in MODALITIES]
+        return jnp.stack(losses).sum(axis=0)
 
     def _timesteps(self, positions: jax.Array, stream: str, fixed: int | None) -> Int[Array, ' b']:
         if fixed is not None:

@@ -20,9 +20,7 @@ def denormalize_patches(
     return normalized * scale + mean
 
 
-def squared_error(
-    prediction: Float[Array, 'b m p'], target: Float[Array, 'b m p']
-) -> Float[Array, ' b']:
+def squared_error(prediction: Float[Array, 'b m p'], target: Float[Array, 'b m p']) -> Float[Array, ' b']:
     """Mean squared error of each clip over its decoded patches."""
     return jnp.square(prediction - target).mean(axis=(1, 2))
 

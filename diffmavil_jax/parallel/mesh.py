@@ -39,7 +39,7 @@ def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = Non
     if int(np.prod(shape)) != len(devices):
         sizes = ' x '.join(f'{axis} {size}' for axis, size in zip(AXES, shape, strict=True))
         raise ConfigError(
-            f'config.parallel: {sizes} does not make {len(devices)} devices; set one axis to -1, or the product.'
+            f'config.parallel: {sizes} does not make {len(devices)} devices; set one axis to -1.'
         )
     return Mesh(np.asarray(devices).reshape(shape), AXES)
 
@@ -47,10 +47,6 @@ def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = Non
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Clips over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec())
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:

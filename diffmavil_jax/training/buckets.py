@@ -53,6 +53,6 @@ class _Job:
     def _run(self, work: Callable[[], Any]) -> None:
         try:
             self.result = work()
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+        except BaseException as error:  # raised again in the thread that waits
             self.error = error
         self.done.set()

@@ -172,7 +172,9 @@ class _Run:
                 samples=self.seen,
                 total_samples=self.parts.plan.total_samples,
                 loss=values.get('loss', math.nan),  # every step of the window may have been skipped
-                loss_parts={name: values[name] for name in ('audio', 'video', 'inter', 'intra') if name in values},
+                loss_parts={
+                    name: values[name] for name in ('audio', 'video', 'inter', 'intra') if name in values
+                },
                 mask_ratio=bucket.mask_ratio,
                 batch_size=bucket.batch_size,
                 clips_per_second=values['clips_per_second'],
@@ -196,8 +198,8 @@ class _Run:
         logging.warning('The loss up to clip %d is not finite; the update was skipped (%s).', samples, path)
         if self.bad_steps >= self.cadence.train.max_nonfinite_steps:
             raise TrainingError(
-                f'{self.bad_steps} steps in a row had a loss or gradient that is not finite, the last up to clip '
-                f'{samples}; the clips are listed in {path}. Lower config.optimizer.learning_rate or set '
+                f'{self.bad_steps} steps in a row had a loss or gradient that is not finite, the last up to '
+                f'clip {samples}; the clips are listed in {path}. Lower config.optimizer.learning_rate or set '
                 f'config.optimizer.clip_norm, and start again: the run resumes from its last checkpoint.'
             )
 

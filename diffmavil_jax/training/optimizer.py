@@ -41,4 +41,6 @@ def learning_rate(config: OptimizerConfig, total_samples: int) -> Callable[[Any]
 
 def _is_kernel(params: Any) -> Any:
     """Biases, norms and tokens don't decay. Stacked layers give them two axes, so names decide."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path[-1:]) == "['kernel']", params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path[-1:]) == "['kernel']", params
+    )

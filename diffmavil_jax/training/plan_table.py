@@ -38,7 +38,18 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         audio_tokens: of a whole clip.
         video_tokens: of a whole clip.
     """
-    header = ('first sample', 'last sample', 'steps', 'batch', 'mask', 'audio', 'video', 'MACs/clip', 'MACs', 'saved')
+    header = (
+        'first sample',
+        'last sample',
+        'steps',
+        'batch',
+        'mask',
+        'audio',
+        'video',
+        'MACs/clip',
+        'MACs',
+        'saved',
+    )
     lines = [header] + [
         (
             f'{row["first_sample"]:,}',
@@ -57,9 +68,11 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
     total = ('total', f'{plan.total_samples:,}', f'{plan.total_steps:,}', '', '', '', '', '', _si(plan.macs))
     lines.append((*total, f'{100 * plan.saved:.1f} %'))
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    table = '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    table = '\n'.join(
+        '  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    )
     return (
-        f'{name}: {len(plan.buckets)} buckets; visible tokens of {audio_tokens} audio and {video_tokens} video\n'
+        f'{name}: {len(plan.buckets)} buckets; audio and video: visible tokens of {audio_tokens} and {video_tokens}\n'
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against MAViL '
         f'at the last mask ratio ({_si(plan.baseline_macs_per_clip)} a clip), at equal clips.'

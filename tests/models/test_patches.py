@@ -28,7 +28,13 @@ def test_video_tokens_are_in_time_height_width_order_and_their_values_frame_row_
     assert patches.shape == (2 * 2 * 3, 2 * 2 * 2 * 3)
     corners = [2000 * i + 200 * j + 20 * k for i in range(2) for j in range(2) for k in range(3)]
     np.testing.assert_array_equal(patches[:, 0], corners)
-    values = [1000 * i + 100 * j + 10 * k + m for i in range(2) for j in range(2) for k in range(2) for m in range(3)]
+    values = [
+        1000 * i + 100 * j + 10 * k + m
+        for i in range(2)
+        for j in range(2)
+        for k in range(2)
+        for m in range(3)
+    ]
     np.testing.assert_array_equal(patches[0], values)
 
 
@@ -37,9 +43,7 @@ def test_unpatchify_is_the_inverse():
     spectrogram = rng.normal(size=(2, 12, 8)).astype(np.float32)
     np.testing.assert_array_equal(unpatchify_audio(patchify_audio(spectrogram, 4), (3, 2), 4), spectrogram)
     frames = rng.normal(size=(2, 6, 8, 12, 3)).astype(np.float32)
-    np.testing.assert_array_equal(
-        unpatchify_video(patchify_video(frames, 3, 4), (2, 2, 3), 3, 4), frames
-    )
+    np.testing.assert_array_equal(unpatchify_video(patchify_video(frames, 3, 4), (2, 2, 3), 3, 4), frames)
 
 
 def test_take_tokens_picks_different_tokens_of_each_clip():

@@ -1,0 +1,100 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from diffmavil_jax.objectives.contrastive import info_nce
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def features(clips=8, width=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(2, clips, width)).astype(np.float32)
+
+
+def info_nce_in_loops(left, right, temperature):
+    def similarity(i, j):
+        return left[i] @ right[j] / np.linalg.norm(left[i]) / np.linalg.norm(right[j]) / temperature
+
+    losses = []
+    for i in range(len(left)):
+        to_right = math.log(sum(math.exp(similarity(i, j)) for j in range(len(left))))
+        to_left = math.log(sum(math.exp(similarity(j, i)) for j in range(len(left))))
+        losses.append((to_right + to_left) / 2 - similarity(i, i))
+    correct = [all(similarity(i, i) > similarity(i, j) for j in range(len(left)) if j != i) for i in range(len(left))]
+    return losses, correct
+
+
+@pytest.mark.parametrize('temperature', [0.1, 1.0])
+def test_matches_loops(temperature):
+    left, right = features()
+    right[:3] += left[:3]  # some pairs are found, some are not
+    loss, correct = info_nce(left, right, temperature)
+    expected_loss, expected_correct = info_nce_in_loops(left.astype(np.float64), right.astype(np.float64), temperature)
+    np.testing.assert_allclose(loss, expected_loss, atol=1e-5)
+    assert correct.tolist() == expected_correct
+    assert 0 < sum(expected_correct) < len(left)
+
+
+def test_the_same_features_everywhere_cost_the_logarithm_of_the_batch_and_are_wrong():
+    same = np.ones((8, 6), np.float32)
+    loss, correct = info_nce(same, same, 0.1)
+    np.testing.assert_allclose(loss, math.log(8), atol=1e-5)
+    assert not correct.any()
+
+
+def test_one_tie_is_enough_to_be_wrong():
+    left = np.eye(4, dtype=np.float32)
+    right = left.copy()
+    right[1] = right[0]  # left 0 scores right 0 and right 1 alike; nothing is like left 1
+    _, correct = info_nce(left, right, 0.1)
+    assert correct.tolist() == [False, False, True, True]
+
+
+def test_perfect_pairs():
+    left = np.eye(8, dtype=np.float32)
+    loss, correct = info_nce(left, 5 * left, 0.05)
+    assert correct.all()
+    assert float(loss.max()) < 1e-6
+
+
+def test_order_and_length_of_the_features_do_not_matter():
+    left, right = features()
+    loss, correct = info_nce(left, right, 0.1)
+    order = np.random.default_rng(1).permutation(8)
+    permuted_loss, permuted_correct = info_nce(left[order] * 3, right[order] / 7, 0.1)
+    np.testing.assert_allclose(permuted_loss, np.asarray(loss)[order], atol=1e-5)
+    np.testing.assert_array_equal(permuted_correct, np.asarray(correct)[order])
+
+
+def test_zero_features_have_a_finite_gradient():
+    left, right = features()
+    left[0] = 0
+    gradient = jax.grad(lambda x: info_nce(x, right, 0.1)[0].mean())(left)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.fixture(scope='module')
+def on_devices():
+    """Loss and gradients of 16 pairs, on so many fake devices, the batch divided among them."""
+    left, right = features(clips=16, seed=3)
+
+    def compute(count):
+        mesh = Mesh(np.array(jax.devices()[:count]), ('data',))
+        sharding = NamedSharding(mesh, PartitionSpec('data'))
+        step = jax.jit(jax.value_and_grad(lambda *x: info_nce(*x, 0.1)[0].mean(), argnums=(0, 1)))
+        return jax.device_get(step(jax.device_put(left, sharding), jax.device_put(right, sharding)))
+
+    assert len(jax.devices()) == 8
+    return {count: compute(count) for count in (1, 8)}
+
+
+def test_negatives_come_from_every_device(on_devices):
+    one, eight = on_devices[1], on_devices[8]
+    np.testing.assert_allclose(one[0], eight[0], atol=1e-5)
+    for ours, expected in zip(eight[1], one[1], strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    left, right = features(clips=16, seed=3)
+    local = np.mean([jnp.mean(info_nce(left[i : i + 2], right[i : i + 2], 0.1)[0]) for i in range(0, 16, 2)])
+    assert abs(local - eight[0]) > 0.5  # what a loss with negatives of one device alone would be

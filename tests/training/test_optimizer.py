@@ -1,0 +1,103 @@
+"""AdamW against optax, and the learning rate over samples seen."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffmavil_jax.config import OptimizerConfig
+from diffmavil_jax.training.optimizer import learning_rate, make_optimizer
+
+
+def parameters(seed=0):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    return {
+        'dense': {'kernel': jax.random.normal(keys[0], (4, 3)), 'bias': jax.random.normal(keys[1], (3,))},
+        # Layers under a scan are stacked: a bias has two axes then, a kernel three.
+        'layers': {'kernel': jax.random.normal(keys[2], (2, 4, 3)), 'bias': jax.random.normal(keys[3], (2, 3))},
+        'norm': {'scale': jax.random.normal(keys[4], (2, 4))},
+        'cls_token': jnp.ones((1, 4)),
+    }
+
+
+def is_kernel(params):
+    return {
+        'dense': {'kernel': True, 'bias': False},
+        'layers': {'kernel': True, 'bias': False},
+        'norm': {'scale': False},
+        'cls_token': False,
+    }
+
+
+def test_the_schedule_rises_to_the_peak_and_falls_as_a_cosine():
+    config = OptimizerConfig(learning_rate=2.0, warmup_samples=100, final_lr_fraction=0.1)
+    rate = learning_rate(config, 1_100)
+    assert [float(rate(s)) for s in (0, 25, 50, 100)] == pytest.approx([0.0, 0.5, 1.0, 2.0])
+    # Halfway and a quarter of the way down from 2 to 0.2.
+    assert float(rate(600)) == pytest.approx(1.1)
+    assert float(rate(350)) == pytest.approx(0.2 + 1.8 * (1 + np.cos(np.pi / 4)) / 2)
+    assert [float(rate(s)) for s in (1_100, 5_000)] == pytest.approx([0.2, 0.2])
+
+
+def test_the_schedule_without_warm_up_starts_at_the_peak_and_is_float32_of_a_traced_count():
+    rate = learning_rate(OptimizerConfig(learning_rate=4e-4), 2_000_000_000)
+    assert float(rate(0)) == pytest.approx(4e-4)
+    traced = jax.jit(rate)(jnp.int32(1_000_000_000))
+    assert traced.dtype == jnp.float32
+    assert float(traced) == pytest.approx(2e-4, rel=1e-4)
+
+
+def test_a_warm_up_over_the_whole_run_ends_at_the_peak():
+    rate = learning_rate(OptimizerConfig(learning_rate=1.0, warmup_samples=100), 100)
+    assert float(rate(99)) == pytest.approx(0.99)
+
+
+def test_only_kernels_decay_stacked_or_not():
+    params = parameters()
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1))
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    expected = jax.tree.map(lambda p, decays: 0.1 * p if decays else jnp.zeros_like(p), params, is_kernel(params))
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+def test_the_real_model_has_kernels_and_others(tiny):
+    from diffmavil_jax.experiment import make_trainer
+    from diffmavil_jax.objectives.pretraining import PretrainingObjective
+    from diffmavil_jax.parallel.mesh import make_mesh
+    from diffmavil_jax.training.plan import make_plan
+
+    config = tiny()
+    mesh = make_mesh(config.parallel, jax.devices()[:1])
+    trainer = make_trainer(config, PretrainingObjective(config), make_plan(config), mesh, range(8))
+    params = trainer.abstract.params
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=1.0))
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
+    decayed, kept = set(), set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
+        (decayed if float(leaf.max()) > 0 else kept).add(path[-1].key)
+    assert decayed == {'kernel'}
+    assert {'bias', 'scale'} <= kept
+
+
+@pytest.mark.parametrize('clip_norm', [0.0, 0.5])
+def test_adamw_is_that_of_optax(clip_norm):
+    config = OptimizerConfig(learning_rate=3e-3, weight_decay=0.2, b1=0.8, b2=0.97, clip_norm=clip_norm)
+    rate = 3e-3
+    reference = optax.adamw(rate, b1=0.8, b2=0.97, weight_decay=0.2, mask=is_kernel)
+    if clip_norm:
+        reference = optax.chain(optax.clip_by_global_norm(clip_norm), reference)
+    ours, theirs = parameters(), parameters()
+    optimizer = make_optimizer(config)
+    our_state, their_state = optimizer.init(ours), reference.init(theirs)
+    for step in range(4):
+        gradients = jax.tree.map(lambda p, s=step: jnp.sin(p + s), parameters(1))
+        updates, our_state = optimizer.update(gradients, our_state, ours)
+        ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
+        updates, their_state = reference.update(gradients, their_state, theirs)
+        theirs = optax.apply_updates(theirs, updates)
+    chex.assert_trees_all_close(ours, theirs, atol=1e-6)
+    assert not np.allclose(ours['dense']['kernel'], parameters()['dense']['kernel'], atol=1e-3)
