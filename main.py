@@ -11,6 +11,8 @@ Exit codes: 0 done, or stopped and saved; 1 the run failed; 2 a wrong flag, conf
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import sys
 import time
@@ -56,6 +58,21 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config: Config) -> int:
+    # Registered first, so that it is the last thing at exit: the interpreter's own end would abort
+    # the process where a thread is still compiling the next bucket.
+    outcome = [1]
+    atexit.register(lambda: _leave(outcome[0]))
+    outcome[0] = _train(config)
+    return outcome[0]
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _train(config: Config) -> int:
     keep_freed_memory()
     # Not at the top: it loads JAX, which a plan or a wrong config need not wait for.
     from diffmavil_jax import experiment

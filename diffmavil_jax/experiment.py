@@ -71,8 +71,8 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
     mesh = make_mesh(config.parallel)
     for bucket in plan.buckets:
         check_batch(bucket.batch_size, mesh)
+    sources = open_sources(config)  # first: a folder without media leaves no workdir behind
     directory = open_workdir(workdir, config, overwrite=overwrite)
-    sources = open_sources(config)
     environment = write_environment(directory.path, _device(mesh))
     _use_compilation_cache(config.parallel.compilation_cache)
     _say(f'{config.name}: {plan.total_samples:,} clips in {len(plan.buckets)} buckets, in {directory.path}')
@@ -138,7 +138,7 @@ def open_sources(config: Config) -> Sources:
         )
         return Sources(folder.train, folder.eval, folder.notes)
     raise DataError(
-        f"config.data.source = {data.source!r}: must be 'generated' or 'folder' to train; --plan works for all."
+        f"config.data.source = {data.source!r}: must be 'generated' or 'folder' to train; --plan takes all."
     )
 
 

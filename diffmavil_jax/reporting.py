@@ -129,7 +129,7 @@ def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:
         )
     if config.loss.normalize_targets:
         texts.append(
-            'This model predicts patches normalised to mean 0 and variance 1; for the pictures and the errors, '
+            'This model predicts patches normalised to mean 0 and variance 1; for pictures and errors, '
             "each patch's own mean and scale were put back, which makes its low-frequency error small."
         )
     return texts
@@ -139,7 +139,7 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
     tables = [
         Table(
             'Finding the sound of a picture, and the picture of a sound',
-            'Held-out clips, by cosine of pooled features; a tie is no hit. Raw features are mapped linearly.',
+            'Held-out clips, by cosine of pooled features; a tie is no hit. Raw: mapped linearly.',
             tuple(_KINDS),
             [
                 row
@@ -186,7 +186,7 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
         ),
         Table(
             'What made the clip, read from frozen features',
-            'Ridge regression, held-out clips: R² for numbers and impact times, accuracy for shape and material.',
+            'Ridge regression, held-out clips: R² for numbers and times, accuracy for shape and material.',
             tuple(_KINDS),
             [
                 _row(summary, f'{factor}, {feature}', f'world.factors.{feature}.{factor}', 'number')

@@ -86,12 +86,14 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
             f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
         ) from None
     lines = difference(old, json.loads(json.dumps(to_dict(config))))
-    lines = [line for line in lines if not line.startswith(_FREE)]
+    lines = [
+        line for line in lines if not line.startswith(tuple(free + end for free in _FREE for end in '.:'))
+    ]
     if lines:
         raise ConfigError(
             f'--workdir={path} holds a run of another config:\n  '
             + '\n  '.join(lines)
-            + '\nGive another --workdir, the same config, or --overwrite to start anew (the old run is kept aside).'
+            + '\nGive another --workdir, the same config, or --overwrite to start anew and keep the old run.'
         )
 
 

@@ -198,9 +198,9 @@ class _Run:
         logging.warning('The loss up to clip %d is not finite; the update was skipped (%s).', samples, path)
         if self.bad_steps >= self.cadence.train.max_nonfinite_steps:
             raise TrainingError(
-                f'{self.bad_steps} steps in a row had a loss or gradient that is not finite, the last up to '
-                f'clip {samples}; the clips are listed in {path}. Lower config.optimizer.learning_rate or set '
-                f'config.optimizer.clip_norm, and start again: the run resumes from its last checkpoint.'
+                f'{self.bad_steps} steps running had a loss or gradient that is not finite, the last '
+                f'at clip {samples}; the clips are listed in {path}. Lower config.optimizer.learning_rate '
+                f'or set config.optimizer.clip_norm, and start again: it resumes from its last checkpoint.'
             )
 
     def _save(self, values: Mapping[str, float], block: bool = False) -> None:

@@ -72,7 +72,7 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         '  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
     )
     return (
-        f'{name}: {len(plan.buckets)} buckets; audio and video: visible tokens of {audio_tokens} and {video_tokens}\n'
+        f'{name}: {len(plan.buckets)} buckets; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against MAViL '
         f'at the last mask ratio ({_si(plan.baseline_macs_per_clip)} a clip), at equal clips.'

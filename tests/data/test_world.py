@@ -170,8 +170,9 @@ def test_the_area_of_the_object_grows_with_size(films):
 
 def fundamental(waveform, rate=16_000):
     """The lowest peak of the first strike's spectrum that comes near the strongest."""
-    times = [*onsets(waveform), len(waveform) / rate]
-    strike = waveform[round(times[0] * rate) : round(times[1] * rate)]
+    times = onsets(waveform)
+    later = [time for time in times if time > times[0] + 0.1] + [len(waveform) / rate]
+    strike = waveform[round(times[0] * rate) : round(later[0] * rate)]
     spectrum = np.abs(np.fft.rfft(strike, 2**17))
     hz = np.fft.rfftfreq(2**17, 1 / rate)
     spectrum[(hz < 120) | (hz > 1_400)] = 0
@@ -184,14 +185,13 @@ def test_the_fundamental_of_the_sound_is_the_pitch(easy, shape):
     chosen = [
         (clip, factors)
         for clip, factors in easy
-        if SHAPES[factors['shape']] == shape and MATERIALS[factors['material']] in ('wood', 'glass')
+        if SHAPES[factors['shape']] == shape and MATERIALS[factors['material']] != 'rubber'
     ]
-    assert len(chosen) >= 6
+    assert len(chosen) >= 5
     measured = np.array([fundamental(clip['waveform']) for clip, _ in chosen])
     expected = 150 * 2 ** (3 * column(chosen, 'pitch'))
     # A damped partial has a wide peak, which its neighbours shift.
     octaves = np.abs(np.log2(measured / expected))
-    print(octaves)
     assert np.median(octaves) < 0.02
     assert octaves.max() < 0.1
 

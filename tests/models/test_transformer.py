@@ -13,13 +13,11 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def randomized(params, scale=0.2):
-    """Every parameter drawn anew, so that zero initialisation hides nothing."""
-    leaves, structure = jax.tree.flatten(nn.meta.unbox(params))
+def random_params(module, *inputs):
+    """Parameters of which none is zero, so that the initialisation hides nothing."""
+    shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
     rng = np.random.default_rng(1)
-    return jax.tree.unflatten(
-        structure, [scale * rng.normal(size=x.shape).astype(np.float32) for x in leaves]
-    )
+    return jax.tree.map(lambda p: 0.2 * rng.normal(size=p.shape).astype(np.float32), shapes)
 
 
 def test_gelu_is_the_exact_one_in_value_and_gradient():
@@ -102,11 +100,11 @@ def test_block_matches_numpy(kind, conditioned):
     x, memory = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2)
     condition = normal(2, 8, seed=3) if conditioned else None
     block = Block(kind, heads=2, dtype=jnp.float32)
-    params = randomized(block.init(jax.random.key(0), x, memory, condition)['params'])
+    params = random_params(block, x, memory, condition)
     expected = block_in_numpy(
         *(a if a is None else a.astype(np.float64) for a in (x, memory, condition)), params, kind, 2
     )
-    np.testing.assert_allclose(block.apply({'params': params}, x, memory, condition), expected, atol=2e-5)
+    np.testing.assert_allclose(jax.jit(block.apply)({'params': params}, x, memory, condition), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
@@ -123,7 +121,7 @@ def test_adaln_starts_as_the_identity(kind):
 def stack():
     """A stack's inputs and parameters, and what a function of them computes."""
     x, memory, condition = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2), normal(2, 8, seed=3)
-    params = randomized(Stack(2, 2, 'cross_self').init(jax.random.key(0), x, memory, condition)['params'])
+    params = random_params(Stack(2, 2, 'cross_self'), x, memory, condition)
 
     def value_and_gradient(**settings):
         module = Stack(2, 2, 'cross_self', **settings)
@@ -161,7 +159,7 @@ def test_unrolling_and_rematerialisation_change_nothing(stack, scanned, settings
 
 def test_layers_start_different():
     x = normal(1, 3, 8)
-    params = nn.meta.unbox(Stack(2, 2).init(jax.random.key(0), x)['params'])
+    params = nn.meta.unbox(jax.jit(Stack(2, 2).init)(jax.random.key(0), x)['params'])
     kernel = params['block']['mlp']['wide']['kernel']
     assert kernel.shape == (2, 8, 32)
     assert np.abs(kernel[0] - kernel[1]).max() > 0.1

@@ -1,0 +1,135 @@
+"""The mesh: its shapes, its errors, and that it changes no number."""
+
+import jax
+import numpy as np
+import pytest
+
+from diffmavil_jax.config import ConfigError, ParallelConfig
+from diffmavil_jax.experiment import make_trainer
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from diffmavil_jax.training.plan import make_plan
+
+
+@pytest.mark.parametrize(
+    ('axes', 'shape'),
+    [
+        ({}, (8, 1, 1)),
+        ({'fsdp': 2, 'tensor': 2}, (2, 2, 2)),
+        ({'data': 1, 'fsdp': -1}, (1, 8, 1)),
+        ({'data': 2, 'fsdp': 1, 'tensor': -1}, (2, 1, 4)),
+        ({'data': 4, 'fsdp': 2}, (4, 2, 1)),
+    ],
+)
+def test_an_axis_of_minus_one_takes_what_is_left(axes, shape):
+    mesh = make_mesh(ParallelConfig(**axes))
+    assert mesh.axis_names == ('data', 'fsdp', 'tensor')
+    assert mesh.devices.shape == shape
+    assert len(set(mesh.devices.flat)) == 8
+
+
+@pytest.mark.parametrize(
+    ('axes', 'words'),
+    [
+        ({'data': 3}, 'data 3 x fsdp 1 x tensor 1'),
+        ({'fsdp': 3}, 'data 2 x fsdp 3 x tensor 1'),
+        ({'data': 16}, 'data 16 x fsdp 1 x tensor 1'),
+        ({'tensor': 16}, 'data 1 x fsdp 1 x tensor 16'),
+    ],
+)
+def test_axes_that_do_not_make_the_devices_are_refused_with_the_numbers(axes, words):
+    with pytest.raises(ConfigError) as caught:
+        make_mesh(ParallelConfig(**axes))
+    assert words in str(caught.value)
+    assert '8 devices' in str(caught.value)
+
+
+def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
+    mesh = make_mesh(ParallelConfig(fsdp=2, tensor=2))
+    check_batch(12, mesh)
+    with pytest.raises(ConfigError) as caught:
+        check_batch(10, mesh)
+    assert '10 clips' in str(caught.value)
+    assert 'multiples of 4' in str(caught.value)
+
+
+def test_clips_lie_over_data_and_fsdp():
+    mesh = make_mesh(ParallelConfig(fsdp=2, tensor=2))
+    placed = jax.device_put(np.arange(8), batch_sharding(mesh))
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(2,)}
+
+
+class OneClipPerIndex:
+    """A source that stands for the world: cheap, and different at each index."""
+
+    label_names = ()
+
+    def __init__(self, config):
+        self._data = config.data
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        size = self._data.frame_size
+        return {
+            'waveform': rng.integers(-9_000, 9_000, self._data.num_samples).astype(np.int16),
+            'frames': rng.integers(0, 256, (self._data.frames, size, size, 3)).astype(np.uint8),
+            'label': 0,
+            'id': str(index),
+        }
+
+
+def two_steps(config, devices):
+    """Metrics of two steps and the state after them, from one initialisation."""
+    mesh = make_mesh(config.parallel, devices)
+    trainer = make_trainer(config, PretrainingObjective(config), make_plan(config), mesh, OneClipPerIndex(config))
+    state = trainer.init()
+    step = trainer.steps.get(0, lambda: False)
+    batches = trainer.batches(0)
+    metrics = []
+    for _ in range(2):
+        state, values = step(state, next(batches)[0])
+        metrics.append({name: float(total) / float(count) for name, (total, count) in values.items()})
+    layout = {leaf.sharding.spec for leaf in jax.tree.leaves(state.params)}
+    return metrics, jax.device_get(state), layout
+
+
+@pytest.fixture(scope='module')
+def configs(tiny):
+    # One bucket; every loss term is on. SGD-like steps would hide nothing either, but AdamW divides
+    # by the size of the gradient: where that is rounding, so is the update. Hence the small rate.
+    shared = {
+        'masking': {'curriculum': 'none', 'end_ratio': 0.5},
+        'loss': {'second_view': True, 'intra_weight': 0.5},
+        'optimizer': {'learning_rate': 1e-4, 'warmup_samples': 0},
+    }
+    return {
+        'one': tiny(**shared),
+        'data': tiny(**shared),
+        'mixed': tiny(**shared, parallel={'data': 2, 'fsdp': 2, 'tensor': 2}),
+    }
+
+
+@pytest.fixture(scope='module')
+def one_device(configs):
+    return two_steps(configs['one'], jax.devices()[:1])
+
+
+@pytest.mark.parametrize('kind', ['data', 'mixed'])
+def test_losses_gradients_and_parameters_are_those_of_one_device(configs, one_device, kind):
+    expected_metrics, expected, _ = one_device
+    metrics, state, layout = two_steps(configs[kind], jax.devices())
+    sharded = {axis for spec in layout for axis in spec if axis is not None}
+    assert sharded == (set() if kind == 'data' else {'fsdp', 'tensor'})
+    for ours, theirs in zip(metrics, expected_metrics, strict=True):
+        assert ours.keys() == theirs.keys() >= {'inter', 'intra', 'audio', 'video', 'gradient_norm'}
+        for name in theirs:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name
+    assert int(state.samples_seen) == int(expected.samples_seen) == 16
+    # Adam's moments are the gradients' averages: with them, the gradients are compared leaf by leaf.
+    for name in ('params', 'opt_state'):
+        ours = jax.tree_util.tree_leaves_with_path(getattr(state, name))
+        for (path, a), b in zip(ours, jax.tree.leaves(getattr(expected, name)), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5, err_msg=jax.tree_util.keystr(path))

@@ -1,0 +1,113 @@
+"""Each bucket is compiled once, ahead of time, by a thread that may fail or be left behind."""
+
+import threading
+import time
+
+import jax
+import pytest
+
+from diffmavil_jax.training.buckets import CompiledSteps
+
+COMPILED = '/jax/core/compile/backend_compile_duration'
+
+
+@pytest.fixture
+def compiled():
+    """Names of the functions that XLA compiled."""
+    names = []
+
+    def listen(event, duration, **details):
+        if event == COMPILED:
+            names.append(details.get('fun_name', ''))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+class Fake:
+    """Stands for a lowered step."""
+
+    def __init__(self, compile):
+        self.compile = compile
+
+
+def test_a_run_over_two_buckets_compiles_the_step_twice(make_toy, compiled, tmp_path):
+    toy = make_toy()
+    state, timings = toy.run(tmp_path)
+    assert int(state.samples_seen) == toy.plan.total_samples == 72
+    assert compiled.count('jit(step)') == 2
+    assert timings.compilations == len(toy.plan.buckets) == 2
+
+
+def test_preparing_again_and_getting_twice_compiles_once():
+    calls = []
+
+    def lower(index):
+        calls.append(index)
+        return Fake(lambda: f'step {index}')
+
+    steps = CompiledSteps(lower, 2)
+    steps.prepare(1)
+    steps.prepare(1)
+    assert steps.get(1, lambda: False) == 'step 1'
+    assert steps.get(1, lambda: False) == 'step 1'
+    assert steps.get(0, lambda: False) == 'step 0'
+    assert calls == [1, 0]
+
+
+def test_there_is_nothing_to_prepare_after_the_last_bucket():
+    steps = CompiledSteps(lambda index: pytest.fail(f'asked for {index}'), 1)
+    steps.prepare(1)
+    assert threading.active_count() >= 1
+    assert not [thread for thread in threading.enumerate() if thread.name == 'compile' and thread.is_alive()]
+
+
+def test_the_next_bucket_compiles_while_the_caller_goes_on():
+    begun, go = threading.Event(), threading.Event()
+
+    def compile():
+        begun.set()
+        assert go.wait(10)
+        return 'done'
+
+    steps = CompiledSteps(lambda index: Fake(compile), 2)
+    steps.prepare(1)
+    assert begun.wait(10)
+    go.set()
+    assert steps.get(1, lambda: False) == 'done'
+
+
+@pytest.mark.parametrize('where', ['lower', 'compile'])
+def test_an_error_of_the_compile_thread_is_raised_where_it_is_waited_for(where):
+    def fail():
+        raise ValueError(f'in {where}')
+
+    steps = CompiledSteps(lambda index: fail() if where == 'lower' else Fake(fail), 1)
+    steps.prepare(0)
+    with pytest.raises(ValueError, match=f'in {where}'):
+        steps.get(0, lambda: False)
+
+
+def test_told_to_stop_while_waiting_it_returns_none():
+    go = threading.Event()
+    steps = CompiledSteps(lambda index: Fake(lambda: go.wait(60)), 1)
+    begin = time.monotonic()
+    assert steps.get(0, lambda: True) is None
+    assert time.monotonic() - begin < 10
+    go.set()
+
+
+def test_a_released_step_is_forgotten():
+    calls = []
+
+    def lower(index):
+        calls.append(index)
+        return Fake(object)
+
+    steps = CompiledSteps(lower, 1)
+    first = steps.get(0, lambda: False)
+    steps.release(0)
+    assert steps.get(0, lambda: False) is not first
+    assert calls == [0, 0]
+    steps.release(5)
