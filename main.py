@@ -107,7 +107,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def _explain(argv: list[str], error: Exception) -> str:
-    if 'config' in str(error) and flags.FLAGS['config'].value is None and not flags.FLAGS['config'].present:
+    if not any(re.match(r'--?config(=|$)', argument) for argument in argv[1:]):
         return '--config: is missing; --config=configs/diffmavil.py, for example'
     wrong = re.match(r'flag --(config\.[\w.]+)=(.*?): ', str(error), re.DOTALL)
     try:

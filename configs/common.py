@@ -61,7 +61,7 @@ def demo(config: ConfigDict) -> None:
     """The generated world on a CPU, about 5 minutes on 2 cores (the default)."""
     _small(config)
     config.train.update(samples=22_000, log_every_samples=500)
-    config.evaluation.update(every_samples=5_000)
+    config.evaluation.update(every_samples=10_000)
     config.checkpoint.update(every_minutes=1.0, every_samples=10_000)
 
 
@@ -78,7 +78,7 @@ def folder(config: ConfigDict) -> None:
     _small(config)
     config.data.update(source='folder', frame_size=64)
     config.audio.update(front_end='cavmae')
-    config.train.update(samples=30_000, log_every_samples=1_000)
+    config.train.update(samples=20_000, log_every_samples=500)
     config.evaluation.update(every_samples=5_000)
     config.checkpoint.update(every_minutes=2.0, every_samples=10_000)
 

@@ -117,7 +117,8 @@ class DataConfig:
             yield from _at_least(field, getattr(self, field), 1)
         yield from _at_least('sample_rate', self.sample_rate, 1_000)
         yield from _at_least('cache_gb', self.cache_gb, 0)
-        yield from _between('seconds', self.seconds, 0, 3_600)
+        if not 0.2 <= self.seconds <= 3_600:
+            yield 'seconds', self.seconds, 'from 0.2 to 3600'
         yield from _between('eval_fraction', self.eval_fraction, 0, 1)
         if not 0 <= self.max_bad_fraction <= 1:
             yield 'max_bad_fraction', self.max_bad_fraction, 'a share from 0 to 1'

@@ -17,7 +17,7 @@ from diffmavil_jax.config import Config, from_dict  # noqa: E402
 # 4 audio and 8 video tokens, 2 buckets (16 clips with 1 + 2 visible tokens, 8 with 2 + 3).
 TINY = {
     'name': 'tiny',
-    'data': {'seconds': 0.5, 'frames': 4, 'frame_size': 16, 'train_clips': 256, 'eval_clips': 32},
+    'data': {'seconds': 1.0, 'frames': 4, 'frame_size': 16, 'train_clips': 256, 'eval_clips': 32},
     'audio': {'num_mel_bins': 32, 'num_frames': 32, 'patch': 16},
     'video': {'patch': 8, 'patch_frames': 2},
     'model': {

@@ -73,10 +73,10 @@ def test_what_does_not_change_the_learning_may_change_between_starts(tmp_path, t
     assert open_workdir(tmp_path / 'run', free, overwrite=False).resumed
     # One field that is not free, beside those that are: the only one that is listed.
     with pytest.raises(ConfigError) as caught:
-        open_workdir(
-            tmp_path / 'run', tiny(parallel={'data': 1}, data={'seconds': 1.0}), overwrite=False
-        )
-    assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == ['config.data.seconds: 0.5 -> 1.0']
+        open_workdir(tmp_path / 'run', tiny(parallel={'data': 1}, data={'seconds': 2.0}), overwrite=False)
+    assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == [
+        'config.data.seconds: 1.0 -> 2.0'
+    ]
 
 
 def test_a_field_name_that_begins_like_a_free_one_is_not_free(tmp_path, tiny):

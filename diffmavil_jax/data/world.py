@@ -138,10 +138,10 @@ def _draw_factors(rng: np.random.Generator, seconds: float, difficulty: str) -> 
 def _draw_impacts(rng: np.random.Generator, seconds: float) -> tuple[float, ...]:
     """Impact times: the first within a bounce of the start, then a gap apart each."""
     gaps = rng.uniform(_MIN_GAP, _MAX_GAP, size=1 + int(seconds / _MIN_GAP))
-    gaps[0] = rng.uniform(0.05, _MAX_GAP)
+    gaps[0] = rng.uniform(0.05, min(_MAX_GAP, seconds / 2))
     times = np.cumsum(gaps)
     # The last impact leaves room for some of its sound.
-    return tuple(times[times < max(seconds - 0.1, times[0])])
+    return tuple(times[times <= max(seconds - 0.1, times[0])])
 
 
 def _synthesise(rng: np.random.Generator, factors: Factors, spec: ClipSpec) -> Int16[np.ndarray, ' samples']:

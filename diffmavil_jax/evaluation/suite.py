@@ -22,7 +22,6 @@ from diffmavil_jax.evaluation.probes import (
     RidgeProbe,
     decode_factors,
     knn,
-    linear_probe,
     logmel_statistics,
 )
 
@@ -30,6 +29,7 @@ Features = Mapping[str, Float[np.ndarray, 'n d']]
 Nested = dict[str, Any]
 
 _MIN_PROBE_CLIPS = 2
+_LABEL = 'label'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Suite:
     def _truth(self, source: ClipSource, indices: Sequence[int]) -> Truth:
         rows = [source.factors(i) for i in indices]
         factors = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
-        labels = factors.pop('label', None)
+        labels = factors.pop(_LABEL, None)
         if labels is not None and (labels == NO_LABEL).any():
             labels = None
         return Truth(labels, factors)
@@ -150,18 +150,19 @@ def flatten(nested: Mapping[str, Any], prefix: str = '') -> dict[str, float]:
 
 def _decode(train: Features, train_truth: Truth, test: Features, test_truth: Truth) -> Nested:
     """What a linear probe, kNN and ridge regressions read from frozen features."""
+    targets, test_targets = dict(train_truth.factors), dict(test_truth.factors)
+    labels, test_labels = train_truth.labels, test_truth.labels
     result: Nested = {}
-    if train_truth.labels is not None and test_truth.labels is not None:
-        labels = (train_truth.labels, test_truth.labels)
-        for name, probe in (('probe', linear_probe), ('knn', knn)):
-            result[name] = {f: {'top1': probe(train[f], labels[0], test[f], labels[1])} for f in FEATURES}
-    if train_truth.factors:
-        result['world'] = {
-            'factors': {
-                f: decode_factors(train[f], train_truth.factors, test[f], test_truth.factors)
-                for f in FEATURES
-            }
-        }
+    if labels is not None and test_labels is not None:
+        result['knn'] = {f: {'top1': knn(train[f], labels, test[f], test_labels)} for f in FEATURES}
+        targets[_LABEL], test_targets[_LABEL] = labels, test_labels
+    if targets:
+        # The class is one more factor here: the features are decomposed once for all of them.
+        decoded = {f: decode_factors(train[f], targets, test[f], test_targets) for f in FEATURES}
+        if _LABEL in targets:
+            result['probe'] = {f: {'top1': decoded[f].pop(_LABEL)} for f in FEATURES}
+        if train_truth.factors:
+            result['world'] = {'factors': decoded}
     return result
 
 

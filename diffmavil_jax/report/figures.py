@@ -42,49 +42,19 @@ MAX_FRAMES = 8  # shown of a clip
 MAX_MATCHES = 5
 GAPS = 16  # sides of a frame to the gap between two
 
+# The palette: one colour for each modality on every figure.
+BACKGROUND = '#ffffff'
+TEXT = '#1b1f24'
+MUTED = '#646c76'
+GRID = '#e6e8eb'
+MASKED = '#b4b9c0'
+TOTAL = '#3b424b'
+AUDIO = '#cf6a12'
+VIDEO = '#2273b5'
+FUSED = '#7a4bab'
+TRUE_MATCH = '#1f9d57'
+
 Points = list[tuple[float, float]]  # samples, value
-
-
-@dataclasses.dataclass(frozen=True)
-class Theme:
-    """The colours of one mode of the page."""
-
-    background: str
-    text: str
-    muted: str
-    grid: str
-    masked: str
-    total: str
-    audio: str
-    video: str
-    fused: str
-    true: str
-
-
-LIGHT = Theme(
-    background='#ffffff',
-    text='#1b1f24',
-    muted='#646c76',
-    grid='#e6e8eb',
-    masked='#b4b9c0',
-    total='#3b424b',
-    audio='#cf6a12',
-    video='#2273b5',
-    fused='#7a4bab',
-    true='#1f9d57',
-)
-DARK = Theme(
-    background='#171b21',
-    text='#e6e9ed',
-    muted='#99a2ad',
-    grid='#2b3138',
-    masked='#5a626c',
-    total='#cfd5dc',
-    audio='#f0a04b',
-    video='#64b0ee',
-    fused='#b892ea',
-    true='#43c883',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +99,7 @@ def to_png(figure: Figure) -> bytes:
 # ---- Curves -------------------------------------------------------------------------
 
 
-def loss_curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
+def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """The total loss and each part, one panel each, over clips seen; None without any."""
     curves = _curves(history, lambda key: '/' not in key and not _BOOKKEEPING.fullmatch(key))
     names = [name for name in LOSS_NAMES if name in curves]
@@ -141,26 +111,26 @@ def loss_curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> F
     panels = [
         _Panel(
             LOSS_NAMES.get(name, _title([name])),
-            [('', curves[name], _colour(name, theme))],
+            [('', curves[name], _colour(name))],
             reference=('chance: ln(batch)', chance) if name == 'inter' and chance else None,
         )
         for name in names
     ]
-    return _grid(panels, columns=3, theme=theme)
+    return _grid(panels, columns=3)
 
 
-def schedule_curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
+def schedule_curves(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """Mask ratio, batch size, learning rate and speed over clips seen; None without any."""
     curves = _curves(history, SCHEDULE_NAMES.__contains__)
     panels = [
-        _Panel(title, [('', curves[name], theme.total)], steps=name in ('mask_ratio', 'batch_size'))
+        _Panel(title, [('', curves[name], TOTAL)], steps=name in ('mask_ratio', 'batch_size'))
         for name, title in SCHEDULE_NAMES.items()
         if name in curves
     ]
-    return _grid(panels, columns=4, theme=theme) if panels else None
+    return _grid(panels, columns=4) if panels else None
 
 
-def evaluation_curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
+def evaluation_curves(history: Sequence[Mapping[str, Any]]) -> Figure | None:
     """Held-out numbers (`eval/…`) over clips seen; None without any.
 
     Names that differ only in the modality or the direction share a panel.
@@ -172,12 +142,12 @@ def evaluation_curves(history: Sequence[Mapping[str, Any]], theme: Theme = LIGHT
         varied = [word for word in words if word in _LINES]
         group = tuple(word for word in words if word not in _LINES)
         label = ' '.join(_LINES[word] for word in varied)
-        groups.setdefault(group, []).append((label, curves[name], _colour(' '.join(varied), theme)))
+        groups.setdefault(group, []).append((label, curves[name], _colour(' '.join(varied))))
     panels = [
         _Panel(_title(group) or 'Held out', lines, 'percent' if _SHARES.intersection(group) else 'number')
         for group, lines in groups.items()
     ]
-    return _grid(panels, columns=3, theme=theme) if panels else None
+    return _grid(panels, columns=3) if panels else None
 
 
 def _curves(history: Sequence[Mapping[str, Any]], wanted: Callable[[str], bool]) -> dict[str, Points]:
@@ -191,13 +161,13 @@ def _curves(history: Sequence[Mapping[str, Any]], wanted: Callable[[str], bool])
     return {name: points for name, points in curves.items() if any(not math.isnan(y) for _, y in points)}
 
 
-def _colour(name: str, theme: Theme) -> str:
-    """One colour per modality, on every figure; a direction has the colour of its query."""
+def _colour(name: str) -> str:
+    """The colour of a modality; a direction has that of its query."""
     if re.search('audio|a2v', name):
-        return theme.audio
+        return AUDIO
     if re.search('video|v2a', name):
-        return theme.video
-    return theme.fused if re.search('inter|fused|intra', name) else theme.total
+        return VIDEO
+    return FUSED if re.search('inter|fused|intra', name) else TOTAL
 
 
 def _title(words: Sequence[str]) -> str:
@@ -205,25 +175,25 @@ def _title(words: Sequence[str]) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _grid(panels: Sequence[_Panel], columns: int, theme: Theme) -> Figure:
+def _grid(panels: Sequence[_Panel], columns: int) -> Figure:
     """Small plots that share the horizontal axis, in rows."""
     rows = math.ceil(len(panels) / columns)
     left, gap, right, top, height, pitch = 0.55, 0.62, 0.15, 0.38, 1.45, 2.05
     width = (WIDTH - left - right - (columns - 1) * gap) / columns
-    figure = _figure(top + (rows - 1) * pitch + height + 0.5, theme)
+    figure = _figure(top + (rows - 1) * pitch + height + 0.5)
     last = max(x for panel in panels for _, points, _ in panel.lines for x, _ in points)
     for i, panel in enumerate(panels):
         row, column = divmod(i, columns)
         axis = _axes(figure, left + column * (width + gap), top + row * pitch, width, height)
-        _plot(axis, panel, theme)
-        _style(axis, panel.unit, last, theme)
-        _legend(axis, panel, 72 * width, theme)
+        _plot(axis, panel)
+        _style(axis, panel.unit, last)
+        _legend(axis, panel, 72 * width)
         if i + columns >= len(panels):
-            axis.set_xlabel('clips seen', color=theme.muted, fontsize=8)
+            axis.set_xlabel('clips seen', color=MUTED, fontsize=8)
     return figure
 
 
-def _plot(axis: Axes, panel: _Panel, theme: Theme) -> None:
+def _plot(axis: Axes, panel: _Panel) -> None:
     axis.margins(y=0.1)
     for _, points, colour in panel.lines:
         x, y = zip(*points, strict=True)
@@ -234,18 +204,18 @@ def _plot(axis: Axes, panel: _Panel, theme: Theme) -> None:
     if panel.reference:
         label, points = panel.reference
         x, y = zip(*points, strict=True)
-        axis.plot(x, y, color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), drawstyle='steps-post')
-        axis.annotate(label, points[0], (3, 3), textcoords='offset points', color=theme.muted, fontsize=7.5)
+        axis.plot(x, y, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), drawstyle='steps-post')
+        axis.annotate(label, points[0], (3, 3), textcoords='offset points', color=MUTED, fontsize=7.5)
         axis.margins(y=0.18)
 
 
-def _style(axis: Axes, unit: Unit, last: float, theme: Theme) -> None:
+def _style(axis: Axes, unit: Unit, last: float) -> None:
     axis.set_xlim(0, last * 1.03 or 1)
-    axis.grid(axis='y', color=theme.grid, linewidth=0.8)
+    axis.grid(axis='y', color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[['top', 'right', 'left']].set_visible(False)
-    axis.spines['bottom'].set_color(theme.muted)
-    axis.tick_params(colors=theme.muted, labelsize=8, length=0)
+    axis.spines['bottom'].set_color(MUTED)
+    axis.tick_params(colors=MUTED, labelsize=8, length=0)
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.yaxis.set_major_locator(MaxNLocator(4))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: spell(value, 'si')))
@@ -261,12 +231,12 @@ def _tick(value: float, unit: Unit) -> str:
     return f'{value:.6g}'.replace('-', '−').replace('e−0', 'e−')
 
 
-def _legend(axis: Axes, panel: _Panel, room: float, theme: Theme) -> None:
+def _legend(axis: Axes, panel: _Panel, room: float) -> None:
     """The title, and right of it each line's name and last value in its colour.
 
     `room` is in points; where it is short, the values of several lines are left out.
     """
-    style: dict[str, Any] = {'fontsize': 9, 'fontweight': 'bold', 'color': theme.text, 'parse_math': False}
+    style: dict[str, Any] = {'fontsize': 9, 'fontweight': 'bold', 'color': TEXT, 'parse_math': False}
     axis.set_title(panel.title, loc='left', pad=7, **style)
     latest = [next(y for _, y in reversed(points) if not math.isnan(y)) for _, points, _ in panel.lines]
     texts = [
@@ -287,7 +257,7 @@ def _legend(axis: Axes, panel: _Panel, room: float, theme: Theme) -> None:
 # ---- Clips --------------------------------------------------------------------------
 
 
-def reconstruction_sheet(example: Reconstruction, theme: Theme = LIGHT) -> Figure:
+def reconstruction_sheet(example: Reconstruction) -> Figure:
     """What was there, what the encoder sees, what the decoder starts from, and its prediction.
 
     One row each: the spectrogram over seconds, in one colour range, and the frames.
@@ -298,28 +268,28 @@ def reconstruction_sheet(example: Reconstruction, theme: Theme = LIGHT) -> Figur
     side = min(height, 5.2 / shown)
     strip = (shown + (shown - 1) / GAPS) * side
     width = WIDTH - left - right - strip - 0.22
-    figure = _figure(top + len(rows) * (height + gap) - gap + 0.45, theme)
+    figure = _figure(top + len(rows) * (height + gap) - gap + 0.45)
     limits = colour_range([example.audio.target])
     heads = (
         f'log-mel spectrogram, {_hidden(example.audio)} hidden',
         f'frames, {_hidden(example.video)} hidden',
     )
-    _text(figure, left, top - 0.1, heads[0], theme.muted, size=8)
-    _text(figure, WIDTH - right - strip, top - 0.1, heads[1], theme.muted, size=8)
+    _text(figure, left, top - 0.1, heads[0], MUTED, size=8)
+    _text(figure, WIDTH - right - strip, top - 0.1, heads[1], MUTED, size=8)
     for i, (title, detail, audio, video) in enumerate(rows):
         y = top + i * (height + gap)
-        _text(figure, 0.1, y + height / 2 - 0.03, title, theme.text, weight='bold')
-        _text(figure, 0.1, y + height / 2 + 0.17, detail, theme.muted, size=8)
+        _text(figure, 0.1, y + height / 2 - 0.03, title, TEXT, weight='bold')
+        _text(figure, 0.1, y + height / 2 + 0.17, detail, MUTED, size=8)
         axis = _axes(figure, left, y, width, height)
-        _spectrogram(axis, audio, limits, example.seconds, theme)
+        _spectrogram(axis, audio, limits, example.seconds)
         if i == len(rows) - 1:
-            _mel_axis(axis, audio.shape[1], theme)
+            _mel_axis(axis, audio.shape[1])
         box = (WIDTH - right - strip, y + (height - side) / 2, strip, side)
-        _frames(_axes(figure, *box), _pick(video, shown), shown, theme)
+        _frames(_axes(figure, *box), _pick(video, shown), shown)
     return figure
 
 
-def hero(example: Reconstruction, theme: Theme = LIGHT) -> Figure:
+def hero(example: Reconstruction) -> Figure:
     """One wide picture of the method: hidden, diffused, reconstructed, and the truth beside."""
     rows = _stage_rows(example)
     order = [*rows[1:], rows[0]]
@@ -332,43 +302,43 @@ def hero(example: Reconstruction, theme: Theme = LIGHT) -> Figure:
     width = (WIDTH - 2 * left - (len(order) - 1) * gap) / len(order)
     count = min(4, len(example.video.target))
     side = width / (count + (count - 1) / GAPS)
-    figure = _figure(top + height + 0.1 + side + 0.15, theme)
+    figure = _figure(top + height + 0.1 + side + 0.15)
     limits = colour_range([example.audio.target])
     for i, (name, detail, audio, video) in enumerate(order):
         x = left + i * (width + gap)
         title, detail = titles.get(name, (name, detail))
-        _text(figure, x, top - 0.34, title, theme.text, weight='bold', size=10.5)
-        _text(figure, x, top - 0.12, detail, theme.muted, size=8)
-        _spectrogram(_axes(figure, x, top, width, height), audio, limits, example.seconds, theme)
-        _frames(_axes(figure, x, top + height + 0.1, width, side), _pick(video, count), count, theme)
+        _text(figure, x, top - 0.34, title, TEXT, weight='bold', size=10.5)
+        _text(figure, x, top - 0.12, detail, MUTED, size=8)
+        _spectrogram(_axes(figure, x, top, width, height), audio, limits, example.seconds)
+        _frames(_axes(figure, x, top + height + 0.1, width, side), _pick(video, count), count)
         if 0 < i < len(order) - 1:
-            _text(figure, x - gap / 2, top + height / 2, '→', theme.muted, size=15, align='center')
+            _text(figure, x - gap / 2, top + height / 2, '→', MUTED, size=15, align='center')
     return figure
 
 
-def retrieval_sheet(examples: Sequence[RetrievalExample], theme: Theme = LIGHT) -> Figure:
+def retrieval_sheet(examples: Sequence[RetrievalExample]) -> Figure:
     """One query a row and its best matches; the clip that belongs to it is outlined."""
     top, height, gap, left, query_width = 0.42, 1.2, 0.42, 0.1, 1.75
-    figure = _figure(top + len(examples) * (height + gap) - 0.08, theme)
+    figure = _figure(top + len(examples) * (height + gap) - 0.08)
     start = left + query_width + 0.4
     pitch = (WIDTH - start - 0.1 + 0.2) / MAX_MATCHES
-    _text(figure, left, 0.2, 'Query', theme.text, weight='bold')
+    _text(figure, left, 0.2, 'Query', TEXT, weight='bold')
     for j in range(MAX_MATCHES):
-        _text(figure, start + j * pitch, 0.2, f'Match {j + 1}', theme.text, weight='bold')
+        _text(figure, start + j * pitch, 0.2, f'Match {j + 1}', TEXT, weight='bold')
     for i, example in enumerate(examples):
         y = top + i * (height + gap)
         matches = list(example.matches)[:MAX_MATCHES]
         limits = colour_range([c for c in (example.query, *(m.content for m in matches)) if c.ndim == 2])
-        _clip(figure, example.query, (left, y, query_width, height), limits, theme)
+        _clip(figure, example.query, (left, y, query_width, height), limits)
         rank = f'its own clip: rank {spell(example.true_rank)}'
-        _text(figure, left, y + height + 0.16, rank, theme.muted, size=8)
+        _text(figure, left, y + height + 0.16, rank, MUTED, size=8)
         for j, match in enumerate(matches):
-            box = _clip(figure, match.content, (start + j * pitch, y, pitch - 0.2, height), limits, theme)
+            box = _clip(figure, match.content, (start + j * pitch, y, pitch - 0.2, height), limits)
             label = f'{match.score:.2f}'.replace('-', '−') + (' · its own clip' if match.is_true else '')
-            colour, weight = (theme.true, 'bold') if match.is_true else (theme.muted, 'normal')
+            colour, weight = (TRUE_MATCH, 'bold') if match.is_true else (MUTED, 'normal')
             _text(figure, box[0], y + height + 0.16, label, colour, size=8, weight=weight)
             if match.is_true:
-                _outline(figure, box, theme.true)
+                _outline(figure, box, TRUE_MATCH)
     return figure
 
 
@@ -408,39 +378,36 @@ def _clip(
     content: np.ndarray,
     box: tuple[float, float, float, float],
     limits: tuple[float, float],
-    theme: Theme,
 ) -> tuple[float, float, float, float]:
     """A spectrogram, or four frames, two by two; returns the box that it fills."""
     x, y, width, height = box
     if content.ndim == 2:
-        _spectrogram(_axes(figure, *box), content, limits, 1.0, theme)
+        _spectrogram(_axes(figure, *box), content, limits, 1.0)
         return box
     side = min(width, height)
-    _frames(_axes(figure, x, y, side, side), _pick(content, 4), 2, theme)
+    _frames(_axes(figure, x, y, side, side), _pick(content, 4), 2)
     return x, y, side, side
 
 
-def _spectrogram(
-    axis: Axes, values: Spectrogram, limits: tuple[float, float], seconds: float, theme: Theme
-) -> None:
+def _spectrogram(axis: Axes, values: Spectrogram, limits: tuple[float, float], seconds: float) -> None:
     low, high = limits
     shades = np.clip((values - low) / (high - low), 0, 1)
     colours = matplotlib.colormaps['magma'](np.nan_to_num(shades.T))[..., :3]
-    image = np.where(np.isfinite(values.T)[..., None], colours, to_rgb(theme.masked))
+    image = np.where(np.isfinite(values.T)[..., None], colours, to_rgb(MASKED))
     axis.imshow(
         image, origin='lower', aspect='auto', interpolation='nearest', extent=(0, seconds, 0, values.shape[1])
     )
     axis.axis('off')
 
 
-def _frames(axis: Axes, frames: Frames, columns: int, theme: Theme) -> None:
+def _frames(axis: Axes, frames: Frames, columns: int) -> None:
     """Frames in rows of `columns`, as one image: an axis for each would take most of the time."""
     count, h, w, _ = frames.shape
     gap_h, gap_w = (max(1, round(side / GAPS)) for side in (h, w))
     rows = math.ceil(count / columns)
     shape = (rows * (h + gap_h) - gap_h, columns * (w + gap_w) - gap_w, 3)
-    sheet = np.broadcast_to(to_rgb(theme.background), shape).copy()
-    shown = np.where(np.isfinite(frames), np.clip(frames, 0, 1), to_rgb(theme.masked))
+    sheet = np.broadcast_to(to_rgb(BACKGROUND), shape).copy()
+    shown = np.where(np.isfinite(frames), np.clip(frames, 0, 1), to_rgb(MASKED))
     for i, frame in enumerate(shown):
         y, x = i // columns * (h + gap_h), i % columns * (w + gap_w)
         sheet[y : y + h, x : x + w] = frame
@@ -448,22 +415,22 @@ def _frames(axis: Axes, frames: Frames, columns: int, theme: Theme) -> None:
     axis.axis('off')
 
 
-def _mel_axis(axis: Axes, bins: int, theme: Theme) -> None:
+def _mel_axis(axis: Axes, bins: int) -> None:
     axis.axis('on')
     axis.spines[:].set_visible(False)
-    axis.tick_params(colors=theme.muted, labelsize=7.5, length=2, width=0.6)
+    axis.tick_params(colors=MUTED, labelsize=7.5, length=2, width=0.6)
     axis.set_yticks([0, bins // 2, bins])
     axis.xaxis.set_major_locator(MaxNLocator(6))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    axis.set_ylabel('mel bin', color=theme.muted, fontsize=7.5, labelpad=2)
-    axis.set_xlabel('seconds', color=theme.muted, fontsize=7.5, labelpad=2)
+    axis.set_ylabel('mel bin', color=MUTED, fontsize=7.5, labelpad=2)
+    axis.set_xlabel('seconds', color=MUTED, fontsize=7.5, labelpad=2)
 
 
 # ---- Layout in inches, from the top left ----------------------------------------------
 
 
-def _figure(height: float, theme: Theme) -> Figure:
-    return Figure(figsize=(WIDTH, round(height * DPI) / DPI), dpi=DPI, facecolor=theme.background)
+def _figure(height: float) -> Figure:
+    return Figure(figsize=(WIDTH, round(height * DPI) / DPI), dpi=DPI, facecolor=BACKGROUND)
 
 
 def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:

@@ -7,6 +7,7 @@ predecessor in one step, index.html last: a crash leaves the old page readable.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -26,7 +27,7 @@ from diffmavil_jax.report.content import MISSING, Report, Row, Table, Unit, is_n
 MAX_LISTED = 500  # refused files named per reason; the count is always of all
 
 _PICTURES = re.compile(
-    r'(hero|losses|schedule|evaluation|reconstruction-\d+|retrieval-(audio-to-video|video-to-audio))(-dark)?\.png'
+    r'(hero|losses|schedule|evaluation|reconstruction-\d+|retrieval-(audio-to-video|video-to-audio))\.png'
 )
 
 _PLAN: tuple[tuple[str, str, Unit], ...] = (
@@ -61,6 +62,7 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 20px 0 0; padding-b
 a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
+.card.picture { background: #ffffff; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(185px, 1fr)); gap: 12px;
   margin-top: 28px; }
 .cards .card { padding: 14px 16px; }
@@ -98,31 +100,27 @@ footer { color: var(--muted); font-size: 13px; padding-top: 40px; padding-bottom
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    """A figure in both modes of the page, and what it shows for those who can't see it."""
+    """A figure, and what it shows for those who can't see it."""
 
     name: str
     alt: str
-    light: bytes
-    dark: bytes
+    png: bytes
     size: tuple[int, int]  # in pixels of the page
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        return {f'{self.name}.png': self.light, f'{self.name}-dark.png': self.dark}
 
 
 def write(report: Report, directory: str | os.PathLike[str]) -> Path:
     """Writes index.html, summary.json and the PNGs; returns the path of the page.
 
-    Each PNG exists twice, `name.png` and `name-dark.png`. PNGs of an earlier report that
-    this one does not have are removed; other files in the directory are left alone.
+    The page holds its pictures itself, so that it can be sent to somebody; the PNGs beside
+    it are for other uses. PNGs of an earlier report that this one does not have are removed;
+    other files in the directory are left alone.
     """
     directory = Path(directory)
     pictures = _draw(report)
     page = _page(report, {picture.name: picture for picture in pictures})
     summary = json.dumps(json_values(report.summary), indent=2, ensure_ascii=False, allow_nan=False)
     directory.mkdir(parents=True, exist_ok=True)
-    files = {name: data for picture in pictures for name, data in picture.files.items()}
+    files = {f'{picture.name}.png': picture.png for picture in pictures}
     for name, data in files.items():
         _replace(directory / name, data)
     _replace(directory / 'summary.json', (summary + '\n').encode())
@@ -197,25 +195,24 @@ def _retrieval_name(direction: str) -> str:
     return f'retrieval-{direction.replace(" ", "-")}'
 
 
-def _picture(
-    name: str, alt: str, draw: Callable[[Any, figures.Theme], Figure | None], content: Any
-) -> _Picture | None:
-    light, dark = draw(content, figures.LIGHT), draw(content, figures.DARK)
-    if light is None or dark is None:
+def _picture(name: str, alt: str, draw: Callable[[Any], Figure | None], content: Any) -> _Picture | None:
+    figure = draw(content)
+    if figure is None:
         return None
-    width, height = (round(inches * 96) for inches in light.get_size_inches())
-    return _Picture(name, alt, figures.to_png(light), figures.to_png(dark), (width, height))
+    width, height = (round(inches * 96) for inches in figure.get_size_inches())
+    return _Picture(name, alt, figures.to_png(figure), (width, height))
 
 
 def _figure(picture: _Picture | None, caption: str = '') -> str:
     if picture is None:
         return ''
     width, height = picture.size
+    data = base64.b64encode(picture.png).decode()
     return (
-        '<figure>\n<div class="card"><picture>'
-        f'<source srcset="{picture.name}-dark.png" media="(prefers-color-scheme: dark)">'
-        f'<img src="{picture.name}.png" alt="{escape(picture.alt)}" width="{width}" height="{height}">'
-        f'</picture></div>\n{_tag("figcaption", caption)}</figure>\n'
+        '<figure>\n<div class="card picture">'
+        f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" '
+        f'width="{width}" height="{height}">'
+        f'</div>\n{_tag("figcaption", caption)}</figure>\n'
     )
 
 
@@ -233,14 +230,14 @@ def _page(report: Report, pictures: Pictures) -> str:
     bodies = ''.join(
         f'<section id="{n}">\n<h2>{title}</h2>\n{body}</section>\n' for n, title, body in sections
     )
-    json_link = '<a href="summary.json">summary.json</a>'
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n'
         f'<header>\n<h1>{escape(report.title)}</h1>\n{_tag("p", report.lead, "lead")}'
         f'{_cards(report)}<nav>\n{links}</nav>\n</header>\n<main>\n{bodies}</main>\n'
-        f'<footer>The numbers of this run, for programs: {json_link}.</footer>\n</body>\n</html>\n'
+        '<footer>The numbers of this run, for programs, are in <code>summary.json</code>.</footer>\n'
+        '</body>\n</html>\n'
     )
 
 

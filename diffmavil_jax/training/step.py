@@ -34,7 +34,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         (loss, metrics), gradients = jax.value_and_grad(loss_function, has_aux=True)(state.params, batch)
-        gradient_norm = optax.global_norm(gradients)
+        gradient_norm = optax.tree.norm(gradients)
         rate = learning_rate(state.samples_seen + batch_size // 2)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)

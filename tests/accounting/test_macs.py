@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+
 from diffmavil_jax import config as config_module
 from diffmavil_jax.accounting.macs import encoder_macs, macs_per_clip, mavil_baseline
 from diffmavil_jax.config import (
@@ -28,7 +29,8 @@ PAPER = Config(
 
 def change(config, **sections):
     return dataclasses.replace(
-        config, **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()}
+        config,
+        **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()},
     )
 
 
@@ -92,7 +94,12 @@ def wide():
             audio=AudioConfig(num_mel_bins=64, num_frames=96),  # 6 x 4 tokens
             # Unrolled: XLA counts the body of a loop once.
             model=ModelConfig(
-                size='wide', fusion_layers=2, decoder_width=512, decoder_layers=2, decoder_heads=8, scan_unroll=2
+                size='wide',
+                fusion_layers=2,
+                decoder_width=512,
+                decoder_layers=2,
+                decoder_heads=8,
+                scan_unroll=2,
             ),
             masking=MaskingConfig(curriculum='none', end_ratio=0.75),
             batch=BatchConfig(size=8),
@@ -135,8 +142,16 @@ def forward_flops(config):
 @pytest.mark.parametrize(
     ('model', 'diffusion', 'loss'),
     [
-        ({'audio_decoder': 'self', 'video_decoder': 'cross'}, {'conditioning': 'adaln'}, {'second_view': True}),
-        ({'audio_decoder': 'cross_self', 'video_decoder': 'self'}, {'enabled': False}, {'second_view': False}),
+        (
+            {'audio_decoder': 'self', 'video_decoder': 'cross'},
+            {'conditioning': 'adaln'},
+            {'second_view': True},
+        ),
+        (
+            {'audio_decoder': 'cross_self', 'video_decoder': 'self'},
+            {'enabled': False},
+            {'second_view': False},
+        ),
         (
             {'audio_decoder': 'cross', 'video_decoder': 'cross', 'decoded_fraction': 0.5},
             {'conditioning': 'add'},
@@ -147,5 +162,3 @@ def forward_flops(config):
 def test_the_count_is_that_of_xla(wide, model, diffusion, loss):
     flops, macs = forward_flops(change(wide, model=model, diffusion=diffusion, loss=loss))
     assert flops / 2 == pytest.approx(macs, rel=0.03)
-
-

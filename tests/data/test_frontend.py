@@ -3,6 +3,7 @@ import pathlib
 
 import numpy as np
 import pytest
+
 from diffmavil_jax.config import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
 from diffmavil_jax.data.frontend import log_mel, mel_filters, pixels, spectrogram
 

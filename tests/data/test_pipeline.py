@@ -3,6 +3,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from diffmavil_jax.data.pipeline import Loader, stack
 
 LENGTH = 10

@@ -3,6 +3,7 @@ import concurrent.futures
 
 import numpy as np
 import pytest
+
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import MATERIALS, SHAPES, GeneratedWorld
 

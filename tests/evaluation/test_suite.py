@@ -1,5 +1,6 @@
 """The suite on an untrained network and the generated world: its names, and that padding is invisible."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ def worlds(config):
 @pytest.fixture(scope='module')
 def networks(config):
     """Two sets of parameters and the compiled functions."""
-    counts = {name: TokenCounts(*pair) for name, pair in counts_at(config, config.evaluation.mask_ratio).items()}
+    counts = {
+        name: TokenCounts(*pair) for name, pair in counts_at(config, config.evaluation.mask_ratio).items()
+    }
     objective = PretrainingObjective(config)
     data = config.data
     batch = {
@@ -39,8 +42,6 @@ def networks(config):
         'frames': np.zeros((1, data.frames, data.frame_size, data.frame_size, 3), np.uint8),
         'position': np.zeros(1, np.int32),
     }
-    import flax.linen as nn
-
     init = jax.jit(lambda key: nn.unbox(objective.init(key, batch, counts)['params']))
     return Network(config, objective, counts), init(jax.random.key(0)), init(jax.random.key(1))
 

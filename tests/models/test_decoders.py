@@ -2,6 +2,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+
 from diffmavil_jax.models.decoders import Decoder
 
 GRID, TOKENS, PATCH, CLIPS = (4, 3), 12, 5, 2
@@ -63,7 +64,12 @@ def test_visible_tokens_are_a_set_with_places(bound, kind):
     latents = np.concatenate([LATENTS[:, :1], LATENTS[:, 1:][:, order]], axis=1)
     np.testing.assert_allclose(bound[kind](latents, VISIBLE[:, order]), prediction, atol=1e-5)
     assert np.abs(bound[kind](visible=VISIBLE[:, order]) - prediction).max() > 1e-3
-    assert np.abs(bound[kind](latents=LATENTS + 1.0 * (np.arange(4) == 0)[:, None] * normal(24)) - prediction).max() > 1e-3
+    assert (
+        np.abs(
+            bound[kind](latents=LATENTS + 1.0 * (np.arange(4) == 0)[:, None] * normal(24)) - prediction
+        ).max()
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])

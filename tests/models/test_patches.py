@@ -1,4 +1,5 @@
 import numpy as np
+
 from diffmavil_jax.models.patches import (
     patchify_audio,
     patchify_video,

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from diffmavil_jax.models.positions import sincos_table, timestep_embedding
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from diffmavil_jax.config import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
 from diffmavil_jax.models.pretraining import PretrainingModel, View
 
@@ -117,7 +118,11 @@ def test_features_of_whole_clips_are_those_of_a_view_that_hides_nothing(model):
     views = make_views()
     patches = {m: view.patches for m, view in views.items()}
     features = model.features(patches)
-    assert {m: f.shape for m, f in features.items()} == {'audio': (2, 128), 'video': (2, 128), 'fused': (2, 256)}
+    assert {m: f.shape for m, f in features.items()} == {
+        'audio': (2, 128),
+        'video': (2, 128),
+        'fused': (2, 256),
+    }
     assert all(f.dtype == jnp.float32 for f in features.values())
     rng = np.random.default_rng(0)
     everything = {

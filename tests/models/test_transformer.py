@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from diffmavil_jax.models.attention import attend
 from diffmavil_jax.models.transformer import Block, Stack, gelu
 
@@ -104,7 +105,9 @@ def test_block_matches_numpy(kind, conditioned):
     expected = block_in_numpy(
         *(a if a is None else a.astype(np.float64) for a in (x, memory, condition)), params, kind, 2
     )
-    np.testing.assert_allclose(jax.jit(block.apply)({'params': params}, x, memory, condition), expected, atol=2e-5)
+    np.testing.assert_allclose(
+        jax.jit(block.apply)({'params': params}, x, memory, condition), expected, atol=2e-5
+    )
 
 
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])

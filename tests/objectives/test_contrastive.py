@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffmavil_jax.objectives.contrastive import info_nce
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from diffmavil_jax.objectives.contrastive import info_nce
 
 
 def features(clips=8, width=6, seed=0):
@@ -22,7 +23,9 @@ def info_nce_in_loops(left, right, temperature):
         to_right = math.log(sum(math.exp(similarity(i, j)) for j in range(len(left))))
         to_left = math.log(sum(math.exp(similarity(j, i)) for j in range(len(left))))
         losses.append((to_right + to_left) / 2 - similarity(i, i))
-    correct = [all(similarity(i, i) > similarity(i, j) for j in range(len(left)) if j != i) for i in range(len(left))]
+    correct = [
+        all(similarity(i, i) > similarity(i, j) for j in range(len(left)) if j != i) for i in range(len(left))
+    ]
     return losses, correct
 
 
@@ -31,7 +34,9 @@ def test_matches_loops(temperature):
     left, right = features()
     right[:3] += left[:3]  # some pairs are found, some are not
     loss, correct = info_nce(left, right, temperature)
-    expected_loss, expected_correct = info_nce_in_loops(left.astype(np.float64), right.astype(np.float64), temperature)
+    expected_loss, expected_correct = info_nce_in_loops(
+        left.astype(np.float64), right.astype(np.float64), temperature
+    )
     np.testing.assert_allclose(loss, expected_loss, atol=1e-5)
     assert correct.tolist() == expected_correct
     assert 0 < sum(expected_correct) < len(left)

@@ -4,6 +4,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+
 from diffmavil_jax.config import DiffusionConfig
 from diffmavil_jax.objectives import diffusion
 

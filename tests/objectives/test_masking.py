@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+
 from diffmavil_jax.objectives.masking import random_masks
 
 

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+
 from diffmavil_jax.objectives.randomness import clip_keys
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from diffmavil_jax.objectives.reconstruction import denormalize_patches, normalize_patches, squared_error
 
 

@@ -84,7 +84,9 @@ class OneClipPerIndex:
 def two_steps(config, devices):
     """Metrics of two steps and the state after them, from one initialisation."""
     mesh = make_mesh(config.parallel, devices)
-    trainer = make_trainer(config, PretrainingObjective(config), make_plan(config), mesh, OneClipPerIndex(config))
+    trainer = make_trainer(
+        config, PretrainingObjective(config), make_plan(config), mesh, OneClipPerIndex(config)
+    )
     state = trainer.init()
     step = trainer.steps.get(0, lambda: False)
     batches = trainer.batches(0)

@@ -1,8 +1,10 @@
 """The report of a run: what is written, and that nothing in it can break the page."""
 
+import base64
 import io
 import json
 import math
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +13,8 @@ from PIL import Image
 
 from diffmavil_jax.report import content, figures, html
 
-VOID = {'meta', 'link', 'img', 'source', 'br', 'hr'}
+VOID = {'meta', 'link', 'img', 'br', 'hr'}
+DATA_URI = 'data:image/png;base64,'
 
 
 def stages(rng, shape, start=True):
@@ -101,15 +104,15 @@ def written(tmp_path_factory):
 
 
 class Checker(HTMLParser):
-    """Balanced tags, the pictures named, and the ids."""
+    """Balanced tags, what the page refers to, and the ids."""
 
     def __init__(self):
         super().__init__()
-        self.stack, self.files, self.ids, self.text, self.links = [], set(), set(), [], set()
+        self.stack, self.sources, self.ids, self.text, self.links = [], [], set(), [], set()
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.files |= {attrs[key] for key in ('src', 'srcset') if key in attrs}
+        self.sources += [attrs[key] for key in ('src', 'srcset') if key in attrs]
         self.links |= {attrs['href']} if 'href' in attrs else set()
         self.ids |= {attrs['id']} if 'id' in attrs else set()
         if tag not in VOID:
@@ -130,24 +133,38 @@ def parse(path):
     return checker
 
 
-def test_page_is_balanced_and_names_exactly_the_files_beside_it(written):
+def test_page_is_balanced_and_links_only_within_itself(written):
     page = parse(written / 'index.html')
-    beside = {path.name for path in written.iterdir()}
-    assert page.files | {'hero.png', 'hero-dark.png', 'index.html', 'summary.json'} == beside
-    assert page.links == {'summary.json'} | {f'#{name}' for name in page.ids}
+    assert page.links == {f'#{name}' for name in page.ids}
     assert page.ids == {
         'run', 'results', 'reconstructions', 'retrieval', 'curves', 'plan', 'refused', 'notes'
     }  # fmt: skip
 
 
+def test_exactly_the_expected_files_are_written(written):
+    assert {path.name for path in written.iterdir()} == {
+        'index.html', 'summary.json', 'hero.png', 'losses.png', 'schedule.png', 'evaluation.png',
+        'reconstruction-1.png', 'retrieval-audio-to-video.png', 'retrieval-video-to-audio.png',
+    }  # fmt: skip
+
+
+def test_page_holds_each_picture_beside_it_but_the_hero_once(written):
+    sources = parse(written / 'index.html').sources
+    assert all(source.startswith(DATA_URI) for source in sources)
+    embedded = [base64.b64decode(source.removeprefix(DATA_URI), validate=True) for source in sources]
+    beside = [path.read_bytes() for path in written.glob('*.png') if path.name != 'hero.png']
+    assert sorted(embedded) == sorted(beside)
+
+
 def test_page_needs_nothing_from_outside(written):
-    text = (written / 'index.html').read_text()
-    assert 'http' not in text and '<script' not in text and '<link' not in text
+    text = re.sub(f'"{DATA_URI}[^"]*"', '""', (written / 'index.html').read_text())
+    for reference in ('http', '<script', '<link', 'url(', '@import', '.png', 'data:'):
+        assert reference not in text
 
 
 def test_pictures_open_with_the_stated_size_and_are_not_blank(written):
     pictures = list(written.glob('*.png'))
-    assert len(pictures) == 14
+    assert len(pictures) == 7
     for path in pictures:
         with Image.open(path) as image:
             image.load()
@@ -156,12 +173,15 @@ def test_pictures_open_with_the_stated_size_and_are_not_blank(written):
             assert np.asarray(image.convert('RGB'), float).var() > 10
 
 
-def test_each_mode_has_its_background(written):
-    corners = []
-    for name in ('losses.png', 'losses-dark.png'):
-        with Image.open(written / name) as image:
-            corners.append(image.convert('RGB').getpixel((2, 2)))
-    assert corners == [(0xFF, 0xFF, 0xFF), (0x17, 0x1B, 0x21)]
+def test_pictures_and_the_cards_around_them_are_white_in_both_modes(written):
+    for path in written.glob('*.png'):
+        with Image.open(path) as image:
+            assert image.convert('RGB').getpixel((2, 2)) == (0xFF, 0xFF, 0xFF)
+    text = (written / 'index.html').read_text()
+    assert text.count('<div class="card picture"><img ') == text.count('<img ') == 6
+    assert re.findall(r'^\.card\.picture .*', text, re.MULTILINE) == [
+        '.card.picture { background: #ffffff; }'
+    ]
 
 
 def test_text_is_escaped(written):
@@ -205,10 +225,10 @@ def test_writing_again_gives_the_same_bytes(written, tmp_path):
 
 
 def test_empty_sections_are_absent_and_old_pictures_go(tmp_path):
-    for name in ('losses-dark.png', 'reconstruction-12.png', 'mine.png'):
+    for name in ('losses.png', 'reconstruction-12.png', 'mine.png'):
         (tmp_path / name).write_bytes(b'old')
     page = parse(html.write(content.Report(title='nothing'), tmp_path / '.'))
-    assert page.ids == set() and page.files == set()
+    assert page.ids == set() and page.sources == []
     assert {path.name for path in tmp_path.iterdir()} == {'index.html', 'summary.json', 'mine.png'}
 
 
@@ -246,7 +266,7 @@ def test_masked_places_are_grey_and_the_colour_range_is_the_targets():
     example = reconstruction(np.random.default_rng(2))
     sheet = figures.reconstruction_sheet(example)
     target, masked = (sheet.axes[i].images[0].get_array() for i in (0, 2))
-    grey = np.array([int(figures.LIGHT.masked[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    grey = np.array([int(figures.MASKED[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     np.testing.assert_allclose(masked[:, :16], np.broadcast_to(grey, (16, 16, 3)), atol=1e-6)
     np.testing.assert_array_equal(masked[:, 16:], target[:, 16:])
     assert figures.colour_range([np.full((2, 2), np.nan)]) == (0.0, 1.0)

@@ -61,7 +61,10 @@ class Toy:
         return make_step(loss_function, self.optimizer, rate, batch_size)
 
     def batch(self, first: int, size: int) -> dict[str, jax.Array]:
-        rows = [np.random.default_rng(p).standard_normal(FEATURES).astype(np.float32) for p in range(first, first + size)]
+        rows = [
+            np.random.default_rng(p).standard_normal(FEATURES).astype(np.float32)
+            for p in range(first, first + size)
+        ]
         x = np.stack(rows)
         y = x @ np.arange(FEATURES, dtype=np.float32) + 1
         y[[p in self.nonfinite for p in range(first, first + size)]] = np.nan
@@ -116,7 +119,9 @@ class Toy:
         finally:
             writer.close()
             store.close()
-            for thread in threading.enumerate():  # of a run that ended early; a later test counts compilations
+            for (
+                thread
+            ) in threading.enumerate():  # of a run that ended early; a later test counts compilations
                 if thread.name == 'compile':
                     thread.join()
 

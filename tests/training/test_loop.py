@@ -109,7 +109,9 @@ def test_the_evaluator_runs_at_its_cadence_and_its_values_are_in_the_same_line(m
 
     state, timings = make_toy().run(tmp_path, evaluate=evaluate, evaluate_every=32)
     lines = read_metrics(tmp_path)
-    with_values = {line['samples']: line['eval/retrieval/a2v/r10'] for line in lines if any('eval' in k for k in line)}
+    with_values = {
+        line['samples']: line['eval/retrieval/a2v/r10'] for line in lines if any('eval' in k for k in line)
+    }
     assert with_values == {32: 1.25, 64: 2.25, 72: 3.25}
     assert [line['samples'] for line in lines] == [16, 32, 48, 56, 64, 72]
     assert all('loss' in line for line in lines)

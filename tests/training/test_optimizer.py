@@ -16,7 +16,10 @@ def parameters(seed=0):
     return {
         'dense': {'kernel': jax.random.normal(keys[0], (4, 3)), 'bias': jax.random.normal(keys[1], (3,))},
         # Layers under a scan are stacked: a bias has two axes then, a kernel three.
-        'layers': {'kernel': jax.random.normal(keys[2], (2, 4, 3)), 'bias': jax.random.normal(keys[3], (2, 3))},
+        'layers': {
+            'kernel': jax.random.normal(keys[2], (2, 4, 3)),
+            'bias': jax.random.normal(keys[3], (2, 3)),
+        },
         'norm': {'scale': jax.random.normal(keys[4], (2, 4))},
         'cls_token': jnp.ones((1, 4)),
     }
@@ -59,7 +62,9 @@ def test_only_kernels_decay_stacked_or_not():
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1))
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
-    expected = jax.tree.map(lambda p, decays: 0.1 * p if decays else jnp.zeros_like(p), params, is_kernel(params))
+    expected = jax.tree.map(
+        lambda p, decays: 0.1 * p if decays else jnp.zeros_like(p), params, is_kernel(params)
+    )
     chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 

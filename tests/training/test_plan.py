@@ -96,7 +96,12 @@ def test_curricula():
     assert mask_ratio(0.25, cosine) == pytest.approx(0.9 - 0.1 * (1 - 2**-0.5) / 2)
     assert [mask_ratio(p, none) for p in (0.0, 0.3, 1.0)] == [0.8, 0.8, 0.8]
     (bucket,) = make_plan(none).buckets
-    assert (bucket.mask_ratio, bucket.audio_tokens, bucket.video_tokens, bucket.batch_size) == (0.8, 102, 157, 512)
+    assert (bucket.mask_ratio, bucket.audio_tokens, bucket.video_tokens, bucket.batch_size) == (
+        0.8,
+        102,
+        157,
+        512,
+    )
 
 
 def test_the_rule_fixed_keeps_the_batch():
@@ -211,7 +216,8 @@ def test_the_table_shows_each_bucket_and_the_total():
     config = paper()
     plan = make_plan(config)
     lines = plan_table('some name', plan, 512, 784).splitlines()
-    assert lines[0] == 'some name: 5 buckets; visible tokens of 512 audio and 784 video'
+    assert lines[0].startswith('some name: 5 buckets')
+    assert {'512', '784'} <= set(lines[0].replace(',', ' ').split())
     assert lines[1].split('  ')[0].strip() == 'first sample'
     for line, bucket, row in zip(lines[2:7], plan.buckets, plan_rows(plan), strict=True):
         cells = line.split()

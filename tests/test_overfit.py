@@ -1,0 +1,70 @@
+"""The positive control: with few clips and much to see, everything that can be learned is learned."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from diffmavil_jax.data.clip import ClipSpec
+from diffmavil_jax.data.world import GeneratedWorld
+from diffmavil_jax.experiment import make_trainer
+from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.parallel.mesh import make_mesh
+from diffmavil_jax.training.metrics import accumulate, finalize
+from diffmavil_jax.training.plan import make_plan
+
+CLIPS = 200
+BATCH = 40
+STEPS = 300
+
+
+@pytest.fixture(scope='module')
+def control(tiny):
+    """(metrics of each tenth of the run, loss of the mean predictor for each modality)."""
+    config = tiny(
+        masking={'curriculum': 'none', 'end_ratio': 0.25},
+        batch={'size': BATCH, 'max_size': BATCH, 'rule': 'fixed'},
+        optimizer={'learning_rate': 2e-3, 'warmup_samples': 50 * BATCH, 'weight_decay': 0.0},
+        train={'samples': STEPS * BATCH},
+    )
+    spec = ClipSpec(config.data.sample_rate, config.data.seconds, config.data.frames, config.data.frame_size)
+    world = GeneratedWorld(spec, seed=0, length=CLIPS)
+    clips = [world[i] for i in range(CLIPS)]
+    mesh = make_mesh(config.parallel, jax.devices()[:1])
+    plan = make_plan(config)
+    trainer = make_trainer(config, PretrainingObjective(config), plan, mesh, clips)
+    state, step, batches = trainer.init(), trainer.steps.get(0, lambda: False), trainer.batches(0)
+    tenths = []
+    for _ in range(10):
+        window = {}
+        for _ in range(plan.total_steps // 10):
+            batch, _ = next(batches)
+            state, metrics = step(state, batch)
+            window = accumulate(window, metrics)
+        tenths.append(finalize(window))
+    patches = to_patches(
+        {name: np.stack([clip[name] for clip in clips]) for name in ('waveform', 'frames')}, config
+    )
+    mean_predictor = {m: float(np.var(np.asarray(x), axis=0).mean()) for m, x in patches.items()}
+
+    return tenths, mean_predictor
+
+
+def test_contrastive_learning_finds_each_pair(control):
+    tenths, _ = control
+    assert tenths[0]['inter'] > 0.5 * math.log(BATCH)
+    assert tenths[-1]['inter'] < 0.05 * math.log(BATCH)
+    assert tenths[-1]['inter_accuracy'] > 0.97
+
+
+@pytest.mark.parametrize('modality', ['audio', 'video'])
+def test_reconstruction_is_far_below_the_mean_predictor(control, modality):
+    tenths, mean_predictor = control
+    assert tenths[0][modality] > tenths[-1][modality]
+    assert tenths[-1][modality] < 0.35 * mean_predictor[modality]
+
+
+def test_no_step_was_skipped(control):
+    assert all(tenth['skipped'] == 0 for tenth in control[0])
