@@ -13,6 +13,9 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 import pytest  # noqa: E402
 
 from diffmavil_jax.config import Config, from_dict  # noqa: E402
+from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
+
+keep_freed_memory()
 
 # 4 audio and 8 video tokens, 2 buckets (16 clips with 1 + 2 visible tokens, 8 with 2 + 3).
 TINY = {

@@ -141,7 +141,7 @@ ONE_FIELD = [
     ('data.difficulty', 'trivial', "one of 'easy', 'medium', 'hard'"),
     ('data.frames', 0, 'at least 1'),
     ('data.sample_rate', 10, 'at least 1000'),
-    ('data.seconds', 0.0, 'between 0 and 3600'),
+    ('data.seconds', 0.0, 'from 0.2 to 3600'),
     ('data.max_bad_fraction', 1.1, 'a share from 0 to 1'),
     ('data.cache_gb', -1.0, 'at least 0'),
     ('audio.front_end', 'loud', "'audiomae'"),
