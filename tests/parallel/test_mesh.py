@@ -135,4 +135,9 @@ def test_losses_gradients_and_parameters_are_those_of_one_device(configs, one_de
     for name in ('params', 'opt_state'):
         ours = jax.tree_util.tree_leaves_with_path(getattr(state, name))
         for (path, a), b in zip(ours, jax.tree.leaves(getattr(expected, name)), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+            leaf = jax.tree_util.keystr(path)
+            # A softmax does not change with its keys' bias: that gradient is 0 but for rounding, which
+            # Adam divides by itself. Its moments are compared, its updates are noise of the learning rate.
+            noise = 4 * configs[kind].optimizer.learning_rate
+            atol = noise if name == 'params' and leaf.endswith("['key']['bias']") else 1e-5
+            np.testing.assert_allclose(a, b, atol=atol, err_msg=leaf)
