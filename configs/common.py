@@ -58,7 +58,7 @@ def _small(config: ConfigDict) -> None:
 
 
 def demo(config: ConfigDict) -> None:
-    """The generated world on a CPU, about 5 minutes on 2 cores (the default)."""
+    """The generated world on a CPU (the default); see experiments/README.md."""
     _small(config)
     config.train.update(samples=22_000, log_every_samples=500)
     config.evaluation.update(every_samples=10_000)
@@ -66,7 +66,7 @@ def demo(config: ConfigDict) -> None:
 
 
 def demo_long(config: ConfigDict) -> None:
-    """The same, about 30 minutes on 2 cores."""
+    """The same with ten times as many clips; not yet measured."""
     demo(config)
     config.train.update(samples=220_000, log_every_samples=2_000)
     config.evaluation.update(every_samples=22_000)
