@@ -164,9 +164,10 @@ def make_trainer(
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
         )
-        return jax.jit(step, donate_argnums=0).lower(
-            abstract, abstract_batch(config, mesh, bucket.batch_size)
-        )
+        # Pinned, or XLA may choose another layout for what the next step takes.
+        layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
+        return jitted.lower(abstract, abstract_batch(config, mesh, bucket.batch_size))
 
     loader = Loader(
         source,
