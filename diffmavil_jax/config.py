@@ -468,13 +468,13 @@ class Config:
             yield (
                 'optimizer.warmup_samples',
                 self.optimizer.warmup_samples,
-                (f'at most train.samples ({self.train.samples})'),
+                f'at most train.samples ({self.train.samples})',
             )
         if self.data.source == 'generated' and self.evaluation.retrieval_clips > self.data.eval_clips:
             yield (
                 'evaluation.retrieval_clips',
                 self.evaluation.retrieval_clips,
-                (f'at most data.eval_clips ({self.data.eval_clips})'),
+                f'at most data.eval_clips ({self.data.eval_clips})',
             )
 
     @property
