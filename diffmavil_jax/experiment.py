@@ -45,10 +45,11 @@ _EVAL_SEED_OFFSET = 1_000_003
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """The state's shapes and how to make, step and feed it."""
+    """The state's shapes and how to make, step and feed it; `lower` takes the index of a bucket."""
 
     abstract: TrainState
     init: Callable[[], TrainState]
+    lower: Callable[[int], jax.stages.Lowered]
     steps: CompiledSteps
     batches: Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
 
@@ -184,6 +185,7 @@ def make_trainer(
     return Trainer(
         abstract=abstract,
         init=lambda: init(jax.random.key(config.seed)),
+        lower=lower,
         steps=CompiledSteps(lower, len(plan.buckets)),
         batches=batches,
     )

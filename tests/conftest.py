@@ -1,12 +1,12 @@
-"""Tests run on 8 fake CPU devices; this is read before any test imports JAX."""
+"""Tests run on 8 fake CPU devices and compile in haste; this is read before any test imports JAX."""
 
 import os
 
-FAKE_DEVICES = '--xla_force_host_platform_device_count'
+# Most of what a test compiles runs once.
+FLAGS = ('--xla_force_host_platform_device_count=8', '--xla_backend_optimization_level=0')
 
 flags = os.environ.get('XLA_FLAGS', '')
-if FAKE_DEVICES not in flags:
-    os.environ['XLA_FLAGS'] = f'{flags} {FAKE_DEVICES}=8'.strip()
+os.environ['XLA_FLAGS'] = ' '.join([flags, *(flag for flag in FLAGS if flag.split('=')[0] not in flags)])
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 # After the flags above: these import ml_collections and NumPy, and no JAX.

@@ -16,6 +16,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 VARIANTS = ('demo', 'demo_long', 'folder', 'audioset', 'vggsound')
 BUCKETS = 2
+SAMPLES = 640
 TIMEOUT_S = 300
 
 
@@ -42,12 +43,13 @@ def main(*flags: str, config: str = 'configs/diffmavil.py') -> subprocess.Comple
 
 @pytest.fixture(scope='session')
 def tiny_flags(tiny_values, tmp_path_factory):
-    """The tiny run as flags; all starts share what they compile."""
+    """A tiny run, long enough to be hit in its middle, as flags; all starts share what they compile."""
     values = tiny_values | {
-        'train': {'samples': 96, 'log_every_samples': 16},
-        'checkpoint': {'every_samples': 16, 'every_minutes': 60.0, 'keep_latest': 20},
+        'train': {'samples': SAMPLES, 'log_every_samples': 16},
+        'checkpoint': {'every_samples': 64, 'every_minutes': 60.0, 'keep_latest': 20},
         'parallel': {'compilation_cache': str(tmp_path_factory.mktemp('cache'))},
     }
+    values['evaluation'] = tiny_values['evaluation'] | {'every_samples': SAMPLES // 2}
     return [
         f'--config.{section}.{field}={value}'
         for section, fields in values.items()
@@ -140,7 +142,7 @@ def test_the_summary_has_its_stable_names(finished):
             assert 0 <= recalls[0] <= recalls[-1] <= 1
             assert 1 <= lookup(summary, f'{network}retrieval.{direction}.median_rank') <= 16
     assert lookup(summary, 'macs.saved_fraction') < 1
-    assert summary['clips_seen'] == sum(b['steps'] * b['batch_size'] for b in summary['buckets']) == 96
+    assert summary['clips_seen'] == sum(b['steps'] * b['batch_size'] for b in summary['buckets']) == SAMPLES
     assert len(summary['buckets']) == summary['compilations']['train_step'] == BUCKETS
     seconds = summary['time']
     assert 0 <= seconds['data_wait_s'] <= seconds['train_s'] <= seconds['total_s']
@@ -186,69 +188,59 @@ def start_until(condition, *flags: str) -> subprocess.Popen[str]:
     return process
 
 
-# 96 clips are over in no time; this many leave time to hit a run in its middle.
-LONGER = (
-    '--config.train.samples=1600',
-    '--config.evaluation.every_samples=800',
-    '--config.checkpoint.every_samples=160',
-)
-
-
-@pytest.fixture(scope='session')
-def finished_longer(tiny_flags, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp('longer') / 'run'
-    done = main(f'--workdir={workdir}', *tiny_flags, *LONGER)
-    assert done.returncode == 0, done.stderr
-    return workdir
-
-
-def test_killed_and_started_again_the_parameters_are_bit_identical(finished_longer, tiny_flags, tmp_path):
+def test_killed_told_to_stop_and_started_again_the_parameters_are_bit_identical(
+    finished, tiny_flags, tmp_path
+):
+    whole, _ = finished
     workdir = tmp_path / 'run'
-    flags = (f'--workdir={workdir}', *tiny_flags, *LONGER)
+    flags = (f'--workdir={workdir}', *tiny_flags)
     process = start_until(lambda: len(checkpoints(workdir)) >= 2, *flags)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert checkpoints(workdir)[-1] < checkpoints(finished_longer)[-1]
-    done = main(*flags)
-    assert done.returncode == 0, done.stderr
-    assert 'Resuming at clip ' in done.stdout
-    assert_same_arrays(workdir, finished_longer)
-    assert_lines_grow(workdir)
-    assert len((workdir / 'environment.jsonl').read_text().splitlines()) == 2
+    killed_at = checkpoints(workdir)[-1]
+    assert killed_at < checkpoints(whole)[-1]
 
-
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_saves_exits_with_0_and_resumes(finished_longer, tiny_flags, tmp_path, number):
-    workdir = tmp_path / 'run'
-    flags = (f'--workdir={workdir}', *tiny_flags, *LONGER)
-    process = start_until(lambda: (workdir / 'metrics.jsonl').exists() and checkpoints(workdir), *flags)
-    process.send_signal(number)
+    process = start_until(lambda: checkpoints(workdir)[-1] > killed_at, *flags)
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, output
-    assert 'Stopped and saved at clip ' in output
-    stopped_at = int(output.split('Stopped and saved at clip ')[1].split(';')[0].replace(',', ''))
-    assert checkpoints(workdir)[-1] == stopped_at < checkpoints(finished_longer)[-1]
+    assert f'Resuming at clip {killed_at:,}.' in output
+    stopped_at = saved_at(output)
+    assert killed_at < stopped_at == checkpoints(workdir)[-1] < checkpoints(whole)[-1]
     assert not (workdir / 'report').exists()
-    if number == signal.SIGTERM:
-        done = main(*flags)
-        assert done.returncode == 0, done.stderr
-        assert f'Resuming at clip {stopped_at:,}.' in done.stdout
-        assert_same_arrays(workdir, finished_longer)
-        assert_lines_grow(workdir)
+
+    done = main(*flags)
+    assert done.returncode == 0, done.stderr
+    assert f'Resuming at clip {stopped_at:,}.' in done.stdout
+    assert_same_arrays(workdir, whole)
+    assert_lines_grow(workdir)
+    assert len((workdir / 'environment.jsonl').read_text().splitlines()) == 3
+
+
+def saved_at(output: str) -> int:
+    return int(output.split('Stopped and saved at clip ')[1].split(';')[0].replace(',', ''))
+
+
+def test_ctrl_c_saves_and_exits_with_0(tiny_flags, tmp_path):
+    workdir = tmp_path / 'run'
+    flags = (f'--workdir={workdir}', *tiny_flags)
+    process = start_until(lambda: (workdir / 'metrics.jsonl').exists() and checkpoints(workdir), *flags)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, output
+    assert checkpoints(workdir)[-1] == saved_at(output) < SAMPLES
+    assert not (workdir / 'report').exists()
 
 
 def test_told_to_stop_while_it_compiles_it_exits_with_0_at_once(tiny_flags, tmp_path):
     workdir = tmp_path / 'run'
-    # Nothing is cached for this network; it takes long to compile.
-    flags = (*tiny_flags, '--config.model.decoder_layers=8', '--config.model.scan_unroll=8')
     process = start_until(
         lambda: (workdir / 'tensorboard').exists(),
         f'--workdir={workdir}',
-        *flags,
+        *tiny_flags,
         '--config.parallel.compilation_cache=',
     )
-    time.sleep(1)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, output

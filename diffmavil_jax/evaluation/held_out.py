@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from diffmavil_jax.config import Config
 from diffmavil_jax.data.clip import Clip, ClipSource
@@ -66,6 +65,10 @@ class Network:
         """The normalised log-mel [b t f] of int16 sound [b samples]."""
         return self._spectrogram(waveform)
 
+    def raw(self, batch: Batch) -> dict[str, Any]:
+        """What a network is given: `audio`, the normalised log-mel [b t f], and `video`, the pixels."""
+        return {'audio': self._spectrogram(batch['waveform']), 'video': batch['frames']}
+
     def _features(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
         patches = to_patches(batch, self.config)
         return self._objective.model.apply({'params': params}, patches, method='features')
@@ -86,21 +89,25 @@ class Network:
 
 
 def extract(
-    network: Network,
-    params: Mapping[str, Any],
+    functions: Mapping[str, Callable[[Batch], Mapping[str, Any]]],
     source: ClipSource,
     indices: Sequence[int],
     *,
     batch_size: int,
     threads: int,
-) -> dict[str, dict[str, Float[np.ndarray, 'n d']]]:
-    """Features of whole clips for each named set of parameters: name -> audio, video, fused."""
-    rows: dict[str, dict[str, list[np.ndarray]]] = {name: {f: [] for f in FEATURES} for name in params}
+) -> dict[str, dict[str, np.ndarray]]:
+    """What each named function says of each clip: name -> its keys -> arrays of one row a clip.
+
+    Every clip is made once, however many functions look at it.
+    """
+    rows: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in functions}
     for batch, clips in batches(source, indices, batch_size, threads):
-        for name, values in params.items():
-            for feature, array in jax.device_get(network.features(values, batch)).items():
-                rows[name][feature].append(array[: len(clips)])
-    return {name: {f: np.concatenate(parts) for f, parts in kinds.items()} for name, kinds in rows.items()}
+        for name, function in functions.items():
+            for key, array in jax.device_get(function(batch)).items():
+                rows[name].setdefault(key, []).append(array[: len(clips)])
+    return {
+        name: {key: np.concatenate(parts) for key, parts in kinds.items()} for name, kinds in rows.items()
+    }
 
 
 def band_energies(

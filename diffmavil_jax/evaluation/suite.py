@@ -8,7 +8,7 @@ Names are those of report/summary.json: `retrieval.{a2v,v2a}.{r1,r5,r10,median_r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from diffmavil_jax.data.clip import NO_LABEL, ClipSource
 from diffmavil_jax.evaluation import retrieval
-from diffmavil_jax.evaluation.held_out import FEATURES, Network, band_energies, batches, extract, spread
+from diffmavil_jax.evaluation.held_out import FEATURES, Batch, Network, band_energies, extract, spread
 from diffmavil_jax.evaluation.probes import (
     PcaBaseline,
     RidgeProbe,
@@ -58,7 +58,7 @@ class Suite:
 
     def features(self, params: Any, indices: Sequence[int]) -> dict[str, Float[np.ndarray, 'n d']]:
         """Features of held-out clips."""
-        return extract(self.network, {'only': params}, self._held_out, indices, **self._options)['only']
+        return self._extract({'only': self._features(params)}, self._held_out, indices)['only']
 
     def retrieval(self, params: Any) -> Nested:
         """Which sound belongs to which picture, among held-out clips, by uni-modal features."""
@@ -79,13 +79,15 @@ class Suite:
         }
         results['raw'] = {}
         if min(len(self._probe_train), len(self._probe_eval)) >= _MIN_PROBE_CLIPS:
-            train = extract(self.network, networks, self._train, self._probe_train, **self._options)
-            test = extract(self.network, networks, self._held_out, self._probe_eval, **self._options)
+            looks = {name: self._features(params) for name, params in networks.items()}
+            looks['raw'] = self.network.raw
+            train = self._extract(looks, self._train, self._probe_train)
+            test = self._extract(looks, self._held_out, self._probe_eval)
             train_truth = self._truth(self._train, self._probe_train)
             test_truth = self._truth(self._held_out, self._probe_eval)
             for name in networks:
                 results[name] |= _decode(train[name], train_truth, test[name], test_truth)
-            results['raw'] = self._raw(train_truth, test_truth)
+            results['raw'] = self._raw(train['raw'], train_truth, test['raw'], test_truth)
         chance = _named(retrieval.chance(len(self.retrieval_clips)))
         return {
             **results['trained'],
@@ -94,15 +96,30 @@ class Suite:
             'chance': {'retrieval': {'a2v': chance, 'v2a': chance}},
         }
 
-    def _raw(self, train_truth: Truth, test_truth: Truth) -> Nested:
+    def _features(self, params: Any) -> Callable[[Batch], dict[str, Any]]:
+        return lambda batch: self.network.features(params, batch)
+
+    def _extract(
+        self,
+        functions: Mapping[str, Callable[[Batch], Mapping[str, Any]]],
+        source: ClipSource,
+        indices: Sequence[int],
+    ) -> dict[str, dict[str, np.ndarray]]:
+        return extract(functions, source, indices, **self._options)
+
+    def _raw(
+        self,
+        train: Mapping[str, np.ndarray],
+        train_truth: Truth,
+        test: Mapping[str, np.ndarray],
+        test_truth: Truth,
+    ) -> Nested:
         """The best of two descriptions without learning, for each number; both are listed as well.
 
         `pca`: principal components of pixels and of log-mel. `statistics`: mean and standard
         deviation of log-mel over time, with the components of pixels. Retrieval goes through
         a linear map between the components of sound and picture, fitted on training clips.
         """
-        train = self._raw_inputs(self._train, self._probe_train)
-        test = self._raw_inputs(self._held_out, self._probe_eval)
         pca = {name: PcaBaseline.fit(train[name]) for name in ('audio', 'video')}
         descriptions = {}
         for part, inputs in (('train', train), ('test', test)):
@@ -120,13 +137,6 @@ class Suite:
         count = len(self.retrieval_clips)
         mapped = _linear_retrieval(descriptions['pca', 'train'], descriptions['pca', 'test'], count)
         return mapped | _best(kinds['pca'], kinds['statistics']) | kinds
-
-    def _raw_inputs(self, source: ClipSource, indices: Sequence[int]) -> dict[str, np.ndarray]:
-        audio, video = [], []
-        for batch, clips in batches(source, indices, **self._options):
-            audio.append(np.asarray(self.network.spectrogram(batch['waveform']))[: len(clips)])
-            video.append(batch['frames'][: len(clips)])
-        return {'audio': np.concatenate(audio), 'video': np.concatenate(video)}
 
     def _truth(self, source: ClipSource, indices: Sequence[int]) -> Truth:
         rows = [source.factors(i) for i in indices]

@@ -46,4 +46,6 @@ def abstract_and_init(
         nn.unbox(boxed),
         layout,
     )
-    return abstract, jax.jit(lambda key: nn.unbox(init(key)), out_shardings=layout)
+    # It runs once: on a CPU, compiling it is all that it costs.
+    options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
+    return abstract, jax.jit(lambda key: nn.unbox(init(key)), out_shardings=layout, compiler_options=options)

@@ -104,10 +104,10 @@ def test_in_the_loop_names_are_flat_and_say_the_same(full, suite, networks):
 def test_features_do_not_depend_on_the_batch_or_its_padding(networks, worlds):
     network, params, _ = networks
     indices = [3, 1, 4, 15, 9, 2, 6, 5, 35, 8, 7]  # a full batch of 8 and a padded one of 3
-    options = {'threads': 2}
-    many = extract(network, {'n': params}, worlds[1], indices, batch_size=8, **options)['n']
+    functions = {'n': lambda batch: network.features(params, batch)}
+    many = extract(functions, worlds[1], indices, batch_size=8, threads=2)['n']
     for row in (0, 7, 8, 10):
-        one = extract(network, {'n': params}, worlds[1], [indices[row]], batch_size=1, **options)['n']
+        one = extract(functions, worlds[1], [indices[row]], batch_size=1, threads=2)['n']
         for feature in FEATURES:
             np.testing.assert_allclose(many[feature][row], one[feature][0], atol=1e-5)
     assert many['fused'].shape == (11, 256)
