@@ -5,6 +5,7 @@ import pathlib
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+BEAM = 'apache-beam>=2.77,<3'
 
 
 def requirements() -> list[str]:
@@ -35,9 +36,11 @@ setuptools.setup(
     license_files=['LICENSE'],
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['diffmavil_jax', 'diffmavil_jax.*', 'configs']),
+    entry_points={'console_scripts': ['diffmavil = diffmavil_jax.cli:main']},
     install_requires=requirements(),
     extras_require={
         'test': [
+            BEAM,
             'import-linter>=2.5,<3',
             'mypy>=1.18,<3',
             'psutil>=6,<8',
@@ -45,7 +48,7 @@ setuptools.setup(
             'ruff>=0.17,<0.18',  # the formatter's output changes with the minor version
             'scikit-learn>=1.6,<2',
         ],
-        'build': ['apache-beam>=2.77,<3'],  # `prepare`; it brings its own ranges of protobuf and pillow
+        'build': [BEAM],  # `diffmavil prepare`
         'tpu': [jax_with('tpu')],
         'cuda': [jax_with('cuda13')],
         'torch': ['torch>=2.6,<3'],

@@ -95,15 +95,23 @@ def _paper(config: ConfigDict) -> None:
 
 
 def audioset(config: ConfigDict) -> None:
-    """AudioSet-2M at the paper's scale, 20 epochs; --plan only, its data can't be read yet."""
+    """AudioSet-2M at the paper's scale, 20 epochs: --config.data.path=DIR, prepared; not yet measured.
+
+    diffmavil prepare --source=audioset ... writes DIR, under the names of the segment CSVs.
+    """
     _paper(config)
+    config.data.update(train_split='balanced_train,unbalanced_train', eval_split='eval')
     config.train.update(samples=40_000_000, log_every_samples=50_000)
     config.optimizer.update(warmup_samples=8_000_000)
 
 
 def vggsound(config: ConfigDict) -> None:
-    """VGGSound at the paper's scale, 20 epochs; --plan only, its data can't be read yet."""
+    """VGGSound at the paper's scale, 20 epochs: --config.data.path=DIR, prepared; not yet measured.
+
+    diffmavil prepare --source=vggsound ... writes DIR.
+    """
     _paper(config)
+    config.data.update(train_split='train', eval_split='test')
     config.train.update(samples=3_600_000, log_every_samples=20_000)
     config.optimizer.update(warmup_samples=720_000)
 

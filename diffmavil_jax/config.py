@@ -73,6 +73,11 @@ SOURCES = ('generated', 'folder', 'tfds')
 DIFFICULTIES = ('easy', 'medium', 'hard')
 
 
+def split_list(text: str) -> tuple[str, ...]:
+    """The parts of a list that is separated by commas, such as `data.path` of prepared datasets."""
+    return tuple(part.strip() for part in text.split(',') if part.strip())
+
+
 def _one_of(field: str, value: Any, allowed: typing.Collection[Any]) -> Iterator[Problem]:
     if value not in allowed:
         yield field, value, 'one of ' + ', '.join(repr(a) for a in allowed)
@@ -105,13 +110,22 @@ class DataConfig:
     # A folder: the share held out where no CSV says it, and how many clips may be unusable.
     eval_fraction: float = 0.1
     max_bad_fraction: float = 0.1
-    # Decoded clips kept in memory, so that a small folder is decoded once.
+    # Prepared datasets (`tfds`): several paths, and as many weights, are separated by commas. Without
+    # weights each clip weighs the same. So are splits, or parts of them such as
+    # train[:90%]; of those named each dataset has at least one.
+    weights: str = ''
+    train_split: str = 'train'
+    eval_split: str = ''  # empty: validation, test or eval, the first that a dataset has
+    # Decoded clips of a folder kept in memory, in each process that reads, so that a small one is
+    # decoded once.
     cache_gb: float = 1.0
-    threads: int = 2
+    threads: int = 2  # that read, in each process that reads
+    workers: int = 0  # processes that read; 0: the one that trains
     prefetch_batches: int = 2
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('source', self.source, SOURCES)
+        yield from _at_least('workers', self.workers, 0)
         yield from _one_of('difficulty', self.difficulty, DIFFICULTIES)
         for field in ('frames', 'frame_size', 'train_clips', 'eval_clips', 'threads', 'prefetch_batches'):
             yield from _at_least(field, getattr(self, field), 1)
@@ -122,6 +136,27 @@ class DataConfig:
         yield from _between('eval_fraction', self.eval_fraction, 0, 1)
         if not 0 <= self.max_bad_fraction <= 1:
             yield 'max_bad_fraction', self.max_bad_fraction, 'a share from 0 to 1'
+        yield from self._mixture_problems()
+
+    def _mixture_problems(self) -> Iterator[Problem]:
+        try:
+            weights = self.mixture_weights
+        except ValueError:
+            weights = (0.0,)
+        if not all(0 < weight < math.inf for weight in weights):
+            yield 'weights', self.weights, 'positive numbers separated by commas, or empty'
+        if weights and (self.source != 'tfds' or len(weights) != len(split_list(self.path))):
+            yield 'weights', self.weights, 'one for each dataset of data.path, with data.source=tfds'
+        if not split_list(self.train_split):
+            yield 'train_split', self.train_split, 'at least one split'
+        shared = set(split_list(self.train_split)) & set(split_list(self.eval_split))
+        if shared:
+            yield 'eval_split', self.eval_split, f'without {shared.pop()!r}, which is trained on'
+
+    @property
+    def mixture_weights(self) -> tuple[float, ...]:
+        """The weights of the datasets of `path`; none: each clip weighs the same."""
+        return tuple(float(weight) for weight in split_list(self.weights))
 
     @property
     def num_samples(self) -> int:

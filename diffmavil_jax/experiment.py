@@ -18,10 +18,9 @@ from absl import logging
 
 from diffmavil_jax import reporting
 from diffmavil_jax.config import Config, ConfigError
-from diffmavil_jax.data.clip import ClipSource, ClipSpec, DataError, Sources
-from diffmavil_jax.data.folder import open_folder
+from diffmavil_jax.data.clip import MODALITIES, ClipSource, DataError, Sources, require_modalities
 from diffmavil_jax.data.pipeline import Loader
-from diffmavil_jax.data.world import GeneratedWorld
+from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.held_out import Network
 from diffmavil_jax.evaluation.suite import Suite
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
@@ -38,9 +37,6 @@ from diffmavil_jax.workdir import Workdir, open_workdir, write_environment
 
 USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
 RUN_ERRORS = (loop.TrainingError, CheckpointError)
-
-# Held-out clips of the generated world come from another stream of random states.
-_EVAL_SEED_OFFSET = 1_000_003
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +69,13 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
     for bucket in plan.buckets:
         check_batch(bucket.batch_size, mesh)
     sources = open_sources(config)  # first: a folder without media leaves no workdir behind
+    require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
     directory = open_workdir(workdir, config, overwrite=overwrite)
     environment = write_environment(directory.path, _device(mesh))
     _use_compilation_cache(config.parallel.compilation_cache)
     _say(f'{config.name}: {plan.total_samples:,} clips in {len(plan.buckets)} buckets, in {directory.path}')
+    for remark in filter(None, (sources.coverage, *sources.notes)):
+        _say(remark)
 
     objective = PretrainingObjective(config)
     trainer = make_trainer(config, objective, plan, mesh, sources.train)
@@ -106,41 +105,6 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
     untrained = trainer.init().params
     path = reporting.write(config, plan, suite, sources, state.params, untrained, directory.path, facts)
     _say(f'Report: {path}')
-
-
-def open_sources(config: Config) -> Sources:
-    """Opens the clips that a config names.
-
-    Raises:
-        DataError: where there are none, or too many are unusable.
-    """
-    data = config.data
-    spec = ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
-    if data.source == 'generated':
-        train, held_out = (
-            GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
-            for seed, length in (
-                (config.seed, data.train_clips),
-                (config.seed + _EVAL_SEED_OFFSET, data.eval_clips),
-            )
-        )
-        return Sources(train, held_out)
-    if data.source == 'folder':
-        if not data.path:
-            raise ConfigError(
-                "config.data.path = '': must be a folder of media files (--config.data.path=DIR)."
-            )
-        folder = open_folder(
-            data.path,
-            spec,
-            eval_fraction=data.eval_fraction,
-            max_bad_fraction=data.max_bad_fraction,
-            cache_bytes=int(data.cache_gb * 2**30),
-        )
-        return Sources(folder.train, folder.eval, folder.notes)
-    raise DataError(
-        f"config.data.source = {data.source!r}: must be 'generated' or 'folder' to train; --plan takes all."
-    )
 
 
 def make_trainer(
@@ -174,6 +138,7 @@ def make_trainer(
         source,
         seed=config.seed,
         threads=config.data.threads,
+        workers=config.data.workers,
         prefetch_batches=config.data.prefetch_batches,
         largest_batch=max(bucket.batch_size for bucket in plan.buckets),
     )

@@ -74,6 +74,7 @@ def write(
         'compilations': {'train_step': timings.pop('compilations')},
         'time': {**timings, 'total_s': time.time() - facts.started},
         'refused': len(refused),
+        'coverage': sources.coverage,
         'parameters': sum(leaf.size for leaf in jax.tree.leaves(trained)),
         'environment': dict(facts.environment),
     }
@@ -84,7 +85,7 @@ def write(
         facts=_facts(summary, facts),
         plan=plan_rows(plan),
         history=read_metrics(workdir),
-        tables=_tables(summary),
+        tables=tables(summary),
         reconstructions=examples,
         retrievals=retrievals,
         refused=refused,
@@ -135,8 +136,9 @@ def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:
     return texts
 
 
-def _tables(summary: Mapping[str, Any]) -> list[Table]:
-    tables = [
+def tables(summary: Mapping[str, Any]) -> list[Table]:
+    """The numbers of a summary that are there, with the coverage of the held-out clips."""
+    numbers = [
         Table(
             'Finding the sound of a picture, and the picture of a sound',
             'Held-out clips, by cosine of pooled features; a tie is no hit. Raw: mapped linearly.',
@@ -195,7 +197,13 @@ def _tables(summary: Mapping[str, Any]) -> list[Table]:
             ],
         ),
     ]
-    return [_filled(table) for table in tables if any(row.values[0] is not None for row in table.rows)]
+    # Beside every score: one on fewer clips than others had can't be compared.
+    coverage = f' {summary["coverage"]}.' if summary['coverage'] else ''
+    return [
+        dataclasses.replace(_filled(table), caption=table.caption + coverage)
+        for table in numbers
+        if any(row.values[0] is not None for row in table.rows)
+    ]
 
 
 def _row(

@@ -18,6 +18,7 @@ _FREE = (
     'config.parallel',
     'config.checkpoint',
     'config.data.threads',
+    'config.data.workers',
     'config.data.prefetch_batches',
     'config.data.cache_gb',
     'config.data.path',

@@ -144,6 +144,11 @@ ONE_FIELD = [
     ('data.seconds', 0.0, 'from 0.2 to 3600'),
     ('data.max_bad_fraction', 1.1, 'a share from 0 to 1'),
     ('data.cache_gb', -1.0, 'at least 0'),
+    ('data.workers', -1, 'at least 0'),
+    ('data.train_split', ' ,', 'at least one split'),
+    ('data.weights', '2,x', 'positive numbers separated by commas'),
+    ('data.weights', '0,1', 'positive numbers separated by commas'),
+    ('data.weights', '2,1', 'with data.source=tfds'),
     ('audio.front_end', 'loud', "'audiomae'"),
     ('audio.patch', 0, 'at least 1'),
     ('audio.num_mel_bins', 100, 'a positive multiple of patch (16)'),
@@ -194,6 +199,20 @@ def test_a_value_that_is_not_allowed_is_refused(path, value, allowed):
 TWO_FIELDS = [
     # (fields, the field to blame, its value, words of what is allowed, a change that mends it)
     ({'data.frame_size': 50}, 'data.frame_size', 50, 'a multiple of video.patch (16)', {'video.patch': 10}),
+    (
+        {'data.source': 'tfds', 'data.path': 'A, B', 'data.weights': '2'},
+        'data.weights',
+        '2',
+        'one for each dataset of data.path',
+        {'data.weights': '2, 0.5'},
+    ),
+    (
+        {'data.train_split': 'fold1,fold2', 'data.eval_split': 'fold3, fold2'},
+        'data.eval_split',
+        'fold3, fold2',
+        "without 'fold2', which is trained on",
+        {'data.eval_split': 'fold3'},
+    ),
     ({'data.frames': 7}, 'data.frames', 7, 'a multiple of video.patch_frames (2)', {'video.patch_frames': 7}),
     (
         {'model.decoder_width': 24, 'model.decoder_heads': 2},

@@ -1,24 +1,40 @@
-"""The training example on the wire, and what a source of examples is."""
+"""The example on the wire, and what a source of examples is."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 
+MODALITIES: tuple[str, ...] = ('audio', 'video')
+ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch
+NO_LABEL = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """A file, or a part of one, that can't be used, and why."""
+
+    path: str
+    reason: str
+
 
 class Clip(TypedDict):
-    """One example: small on the wire; log-mel and normalisation run in JAX inside the step."""
+    """One example: small on the wire; log-mel and normalisation run in JAX inside the step.
 
-    waveform: Int16[np.ndarray, ' samples']
-    frames: UInt8[np.ndarray, 't h w 3']
+    It has the arrays of its source's modalities and no others.
+    """
+
+    waveform: NotRequired[Int16[np.ndarray, ' samples']]
+    frames: NotRequired[UInt8[np.ndarray, 't h w 3']]
     label: int  # a class index, or NO_LABEL
     id: str
-
-
-NO_LABEL = -1
+    # The unusable items of the source that this one stands in for, by index: a worker process
+    # refuses them, and the process that trains has to know.
+    refused: NotRequired[dict[int, Refusal]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,21 +51,18 @@ class ClipSpec:
         return round(self.seconds * self.sample_rate)
 
 
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """A file, or a part of one, that can't be used, and why."""
-
-    path: str
-    reason: str
-
-
 class DataError(RuntimeError):
     """The data can't be used: says what is wrong, where, and what to do."""
 
 
 class ClipSource(Protocol):
-    """Random access to clips: item i is a pure function of i, and safe to read from threads."""
+    """Random access to clips: item i is a pure function of i, and safe to read from threads.
 
+    It can be pickled, for worker processes.
+    """
+
+    name: str  # for messages
+    modalities: tuple[str, ...]  # those of MODALITIES that every clip has
     label_names: tuple[str, ...]
 
     def __len__(self) -> int: ...
@@ -60,6 +73,14 @@ class ClipSource(Protocol):
         """What was refused so far, in the order of the files."""
         ...
 
+    def record(self, refused: Mapping[int, Refusal]) -> None:
+        """Takes over what another process refused, by index.
+
+        Raises:
+            DataError: too much is refused.
+        """
+        ...
+
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
         """What is known of item i without decoding it: `label` or another class index, or numbers."""
         ...
@@ -67,8 +88,28 @@ class ClipSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Training and held-out clips, and what is to be said of them in the report."""
+    """Training and held-out clips, and what is to be said of them in the report.
+
+    `coverage` says how many of the held-out clips that a dataset lists are there, if that is known.
+    """
 
     train: ClipSource
     held_out: ClipSource
     notes: tuple[str, ...] = ()
+    coverage: str = ''
+
+
+def require_modalities(sources: Sequence[ClipSource], modalities: Sequence[str], consumer: str) -> None:
+    """Checks that what is going to consume the clips can live with what they have.
+
+    Raises:
+        DataError: names the consumer, the dataset, what it lacks and what to do.
+    """
+    for source in sources:
+        lacking = [modality for modality in modalities if modality not in source.modalities]
+        if lacking:
+            raise DataError(
+                f'{consumer} needs {" and ".join(modalities)}, and {source.name} has no '
+                f'{" and no ".join(lacking)}: its clips have {" and ".join(source.modalities)} only. '
+                'Take a dataset whose clips have both, or prepare it again from files that have them.'
+            )

@@ -26,7 +26,8 @@ import numpy as np
 from jaxtyping import Float, Int16, UInt8
 
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import NO_LABEL, Clip, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.clip import MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 
 EXTENSIONS = (
     '.3g2', '.3gp', '.aac', '.aif', '.aiff', '.asf', '.avi', '.caf', '.dv', '.f4v', '.flac', '.flv',
@@ -38,7 +39,6 @@ TRAIN_SPLITS = ('train',)
 HELD_OUT_SPLITS = ('val', 'valid', 'validation', 'test', 'eval')
 OPTIONAL_COLUMNS = ('split', 'label', 'start_s', 'duration_s')
 
-_NAMED_IN_ERRORS = 5
 _PROBING_THREADS = min(4, os.cpu_count() or 1)
 
 _Decoded = tuple[Int16[np.ndarray, ' samples'], UInt8[np.ndarray, 't h w 3']]
@@ -84,7 +84,7 @@ def open_folder(
     rows = _read_csv(table) if table else [_Row(file) for file in _find_media(root)]
     label_names = tuple(sorted({row.label for row in rows} - {''}))
     index = _index(root, rows, spec, label_names)
-    ledger = _Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
+    ledger = Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
     for _, refusal in index.refused:
         ledger.record(refusal)
     ledger.check()
@@ -104,9 +104,10 @@ def open_folder(
 class FolderSource:
     """One part of a folder (a ClipSource). `open_folder` makes it.
 
-    A clip that turns out to be unusable is refused, and the next usable one in order takes
-    its place, so that item i remains a pure function of the files.
+    A clip that turns out to be unusable is refused, and the next usable one takes its place.
     """
+
+    modalities = MODALITIES
 
     def __init__(
         self,
@@ -115,14 +116,14 @@ class FolderSource:
         spec: ClipSpec,
         label_names: tuple[str, ...],
         refused: Sequence[Refusal],
-        ledger: _Ledger,
+        ledger: Ledger,
         cache: _Cache,
     ) -> None:
+        self.name = str(root)
         self.label_names = label_names
         self._root, self._places, self._spec = root, places, spec
-        self._refused_files = refused
-        self._refused_clips: dict[int, Refusal] = {}
-        self._ledger, self._cache, self._lock = ledger, cache, threading.Lock()
+        self._usable = Substitutes(self.name, len(places), ledger, refused)
+        self._cache = cache
 
     @property
     def counts(self) -> dict[str, float]:
@@ -139,54 +140,39 @@ class FolderSource:
         Raises:
             DataError: more clips are unusable than config.data.max_bad_fraction allows.
         """
-        place, (waveform, frames) = self._usable(index)
-        return Clip(waveform=waveform, frames=frames, label=place.label, id=place.id)
+        i, (waveform, frames), passed = self._usable.find(index, self._decode)
+        place = self._places[i]
+        clip = Clip(waveform=waveform, frames=frames, label=place.label, id=place.id)
+        if passed:
+            clip['refused'] = passed
+        return clip
 
     def refused(self) -> list[Refusal]:
-        with self._lock:
-            clips = list(self._refused_clips.values())
-        return sorted([*self._refused_files, *clips], key=lambda refusal: refusal.path)
+        return self._usable.refused()
+
+    def record(self, refused: Mapping[int, Refusal]) -> None:
+        self._usable.record(refused)
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
         """The label of item `index` where the CSV has labels; decodes the clip to know which it is."""
-        return {'label': self._usable(index)[0].label} if self.label_names else {}
+        if not self.label_names:
+            return {}
+        i, _, _ = self._usable.find(index, self._decode)
+        return {'label': self._places[i].label}
 
-    def _usable(self, index: int) -> tuple[_Place, _Decoded]:
-        if not 0 <= index < len(self):
-            raise IndexError(f'clip {index} of {len(self)}')
-        for i in (*range(index, len(self)), *range(index)):
-            decoded = self._decode(i)
-            if decoded is not None:
-                return self._places[i], decoded
-        reason = self.refused()[0]
-        raise DataError(
-            f'No clip of {len(self)} from {self._root} can be used: {reason.path}: {reason.reason}.'
-        )
-
-    def _decode(self, i: int) -> _Decoded | None:
+    def _decode(self, i: int) -> _Decoded:
         place = self._places[i]
         decoded = self._cache.get(place)
         if decoded is not None:
             return decoded
-        if i in self._refused_clips:
-            self._ledger.check()
-            return None
         try:
             decoded = media.decode(self._root / place.file, place.start_s, self._spec)
         except media.MediaError as error:
-            self._refuse(i, Refusal(place.id, str(error)))
-            return None
+            raise UnusableError(Refusal(place.id, str(error))) from error
         for array in decoded:
             array.flags.writeable = False  # it may be handed out again
         self._cache.put(place, decoded)
         return decoded
-
-    def _refuse(self, i: int, refusal: Refusal) -> None:
-        with self._lock:
-            if i not in self._refused_clips:
-                self._refused_clips[i] = refusal
-                self._ledger.record(refusal)
-        self._ledger.check()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,34 +208,11 @@ class _Index:
     notes: list[str]
 
 
-class _Ledger:
-    """Everything refused in a folder, in both of its parts, against what is tolerated."""
-
-    def __init__(self, folder: str, total: int, max_bad_fraction: float) -> None:
-        self._folder, self._total, self._allowed = folder, total, max_bad_fraction
-        self._refusals: list[Refusal] = []
-
-    def record(self, refusal: Refusal) -> None:
-        self._refusals.append(refusal)
-
-    def check(self) -> None:
-        bad = self._refusals[:]
-        if len(bad) <= self._allowed * self._total:
-            return
-        named = '; '.join(f'{refusal.path}: {refusal.reason}' for refusal in bad[:_NAMED_IN_ERRORS])
-        more = f'; and {len(bad) - _NAMED_IN_ERRORS} more' if len(bad) > _NAMED_IN_ERRORS else ''
-        raise DataError(
-            f"{len(bad)} of {self._total} clips in {self._folder} can't be used, above the share of "
-            f'config.data.max_bad_fraction = {self._allowed:g}: {named}{more}. '
-            'Remove or repair them, or raise config.data.max_bad_fraction.'
-        )
-
-
 class _Cache:
     """Decoded clips: the first to come are kept, until the memory is used up."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._free = max_bytes
+        self._max_bytes = self._free = max_bytes
         self._clips: dict[_Place, _Decoded] = {}
         self._lock = threading.Lock()
 
@@ -262,6 +225,9 @@ class _Cache:
             if size <= self._free and place not in self._clips:
                 self._clips[place] = decoded
                 self._free -= size
+
+    def __reduce__(self) -> tuple[type[_Cache], tuple[int]]:
+        return _Cache, (self._max_bytes,)  # a worker process begins with an empty one
 
 
 def _find_media(root: pathlib.Path) -> list[str]:

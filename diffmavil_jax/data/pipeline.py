@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import queue
+import re
+import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import connection, process
+from typing import Any, Generic, TypeVar
 
 import grain
 import numpy as np
+from absl import flags
 
-from diffmavil_jax.data.clip import ClipSource
+from diffmavil_jax.data.clip import ARRAYS, ClipSource, DataError
+from diffmavil_jax.data.mixture import endless
+from diffmavil_jax.parallel.allocator import keep_freed_memory
 
 Batch = dict[str, np.ndarray]
 T = TypeVar('T')
+
+# Clips that a worker process holds ready, in shared memory; whole batches are held by a thread here.
+_CLIPS_PER_WORKER = 4
+_CLOSING_SECONDS = 30.0
+_WORKER_ENDED = re.compile(r'Worker process was terminated unexpectedly with exit code (-?\d+)')
 
 
 class Loader:
     """Shuffled, endless batches that start at any clip.
 
     Batch k holds the clips at positions [seen, seen + size), whatever the sizes of the
-    batches before it; host h of H reads every H-th of them.
+    batches before it, the number of threads and of worker processes; host h of H reads
+    every H-th of them.
     """
 
     def __init__(
@@ -31,66 +47,176 @@ class Loader:
         threads: int,
         prefetch_batches: int,
         largest_batch: int,
+        workers: int = 0,
         host: int = 0,
         hosts: int = 1,
     ) -> None:
-        """Args: `threads` read ahead, up to `prefetch_batches` and as many clips as they hold."""
-        dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+        """Prepares the order; nothing is read yet.
+
+        Args:
+            source: where clips come from; see `mixture.endless` for their order.
+            seed: of the order.
+            threads: readers, in this process or in each worker process.
+            prefetch_batches: batches made ahead of the one that is asked for.
+            largest_batch: clips in the largest batch, of all hosts together.
+            workers: processes that read clips; 0: this one does. They begin as new interpreters,
+                so the main module has to be one that can be imported.
+            host: which host this is.
+            hosts: how many there are.
+        """
+        self._source = source
         # A clip's position in this order is what its randomness is derived from.
-        self._dataset = dataset.map_with_index(lambda position, clip: (position, clip))
-        self._options = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=max(threads, prefetch_batches * largest_batch)
-        )
+        self._dataset = endless(source, seed).map_with_index(_with_position)
+        ahead = 2 * threads if workers else max(threads, prefetch_batches * largest_batch)
+        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        self._workers = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_CLIPS_PER_WORKER)
+        if workers and not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # a notebook or a test has none, and Grain's workers ask for theirs
         self._prefetch_batches = prefetch_batches
         self._host, self._hosts = host, hosts
 
-    def batches(self, first_sample: int, sizes: Iterable[int]) -> Iterator[tuple[Batch, list[str]]]:
+    def batches(self, first_sample: int, sizes: Iterable[int]) -> Ahead[tuple[Batch, list[str]]]:
         """Batches of the given global sizes, with the ids of their clips; see `stack`.
 
-        Reading begins at once, in the background.
+        Reading begins at once, in the background, and ends when the iterator is closed or dropped.
+
+        Raises:
+            DataError: too many clips are unusable, or a worker process ended.
         """
-        return _ahead(self._batches(first_sample, sizes), self._prefetch_batches)
+        return Ahead(self._batches(first_sample, sizes), self._prefetch_batches)
 
-    def _batches(self, first_sample: int, sizes: Iterable[int]) -> Iterator[tuple[Batch, list[str]]]:
+    def _batches(self, first_sample: int, sizes: Iterable[int]) -> Generator[tuple[Batch, list[str]]]:
         mine = self._dataset[first_sample + self._host :: self._hosts]
-        clips = iter(mine.to_iter_dataset(self._options))
-        for size in sizes:
-            positions, chosen = zip(*[next(clips) for _ in range(size // self._hosts)], strict=True)
-            batch = stack(chosen)
-            batch['position'] = np.asarray(positions, np.int32)
-            yield batch, [clip['id'] for clip in chosen]
+        clips = iter(mine.to_iter_dataset(self._options).mp_prefetch(self._workers, _begin_worker))
+        clip: Mapping[str, Any] = {}
+        try:
+            with contextlib.closing(clips), _explained():
+                for size in sizes:
+                    rows = size // self._hosts
+                    batch: Batch = {'position': np.empty(rows, np.int32)}
+                    ids = []
+                    for row in range(rows):
+                        batch['position'][row], clip = next(clips)
+                        _put(batch, clip, row, rows)
+                        ids.append(clip['id'])
+                        if 'refused' in clip:
+                            self._source.record(clip['refused'])
+                    yield batch, ids
+        finally:
+            del clips, clip
+            if self._workers.num_workers:
+                gc.collect()  # Grain's iterators are cycles that hold shared memory
 
 
-def stack(clips: Sequence[Any]) -> Batch:
-    """Stacks `waveform` int16 [b samples] and `frames` uint8 [b t h w 3] of clips."""
-    return {name: np.stack([clip[name] for clip in clips]) for name in ('waveform', 'frames')}
+def stack(clips: Sequence[Mapping[str, Any]]) -> Batch:
+    """Stacks `waveform` int16 [b samples] and `frames` uint8 [b t h w 3] of clips, those that they have.
+
+    Raises:
+        DataError: a clip lacks what another has.
+    """
+    batch: Batch = {}
+    for row, clip in enumerate(clips):
+        _put(batch, clip, row, len(clips))
+    return batch
 
 
-def _ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def _put(batch: Batch, clip: Mapping[str, Any], row: int, rows: int) -> None:
+    """Copies a clip into its row; at once, because that of a worker process is in shared memory."""
+    for name in ARRAYS.values():
+        if (name in clip) != (name in batch) and row > 0:
+            other = 'has' if name in clip else 'has no'
+            raise DataError(f'Clips with and without {name} in one batch: {clip["id"]} {other} {name}.')
+        if name in clip:
+            if row == 0:
+                batch[name] = np.empty((rows, *clip[name].shape), clip[name].dtype)
+            batch[name][row] = clip[name]
+
+
+class Ahead(Iterator[T], Generic[T]):
     """The same items, up to `depth` of them made ahead by a thread.
 
-    The thread that trains then takes a batch at once; clip by clip it would wait for the
+    The thread that trains then takes a batch at once; item by item it would wait for the
     interpreter's lock each time.
     """
-    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
 
-    def work() -> None:
-        try:
+    def __init__(self, items: Generator[T], depth: int) -> None:
+        self._ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
+        stop = threading.Event()
+        # The thread must not hold this object, or it would never be dropped.
+        arguments = (items, self._ready, stop)
+        thread = threading.Thread(target=_produce, args=arguments, daemon=True, name='batches')
+        self._close = weakref.finalize(self, _stop, thread, stop)
+        thread.start()
+
+    def __next__(self) -> T:
+        if not self._close.alive:
+            raise StopIteration
+        item, error = self._ready.get()
+        if error is not None:
+            self.close()
+            raise error
+        return item  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Stops the thread, and the worker processes with it."""
+        self._close()
+
+
+def _produce(items: Generator[T], ready: queue.Queue[Any], stop: threading.Event) -> None:
+    def put(item: T | None, error: BaseException | None) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put((item, error), timeout=0.1)
+
+    try:
+        with contextlib.closing(items):
             for item in items:
-                ready.put((item, None))
-            ready.put((None, StopIteration()))
-        except BaseException as error:
-            ready.put((None, error))
+                put(item, None)
+                if stop.is_set():
+                    return
+        put(None, StopIteration())
+    except BaseException as error:
+        put(None, error)
 
-    threading.Thread(target=work, daemon=True, name='batches').start()
 
-    def take() -> Iterator[T]:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
+def _stop(thread: threading.Thread, stop: threading.Event) -> None:
+    stop.set()
+    if thread is not threading.current_thread():  # the garbage collector runs in any thread
+        thread.join(_CLOSING_SECONDS)
 
-    return take()
+
+def _with_position(position: int, clip: T) -> tuple[int, T]:
+    return position, clip
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        ended = _WORKER_ENDED.search(str(error))
+        if ended is None:
+            raise
+        code = int(ended[1])
+        how = f'by {signal.Signals(-code).name}' if code < 0 else f'with exit code {code}'
+        raise DataError(
+            f'A worker process that reads clips ended {how}. If memory (or /dev/shm) ran out, lower '
+            'config.data.workers; the same command resumes.'
+        ) from error
+
+
+def _begin_worker(worker: int, workers: int) -> None:
+    """What a worker process does first."""
+    keep_freed_memory()
+    # Both are sent to whole groups of processes; only the one that trains knows what to do.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True, name='parent').start()
+
+
+def _end_with_parent() -> None:
+    """A process that trains and is killed can't stop its workers."""
+    parent = process.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

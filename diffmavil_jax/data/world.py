@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 
-from diffmavil_jax.data.clip import Clip, ClipSpec, Refusal
+from diffmavil_jax.data.clip import MODALITIES, Clip, ClipSpec, Refusal
 
 SHAPES = ('disc', 'square', 'triangle', 'cross')
 MATERIALS = ('rubber', 'wood', 'glass', 'metal')  # plain, stripes, checks, rings
@@ -66,6 +67,8 @@ class GeneratedWorld:
     The label is the class 4 * shape + material.
     """
 
+    name = 'the generated world'
+    modalities = MODALITIES
     label_names = tuple(f'{shape} {material}' for shape in SHAPES for material in MATERIALS)
 
     def __init__(self, spec: ClipSpec, *, seed: int, length: int, difficulty: str = 'easy') -> None:
@@ -89,6 +92,9 @@ class GeneratedWorld:
 
     def refused(self) -> list[Refusal]:
         return []
+
+    def record(self, refused: Mapping[int, Refusal]) -> None:
+        """Takes nothing over: no clip of this world is refused."""
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
         """What generated item `index`: label, hue, size, pitch [1], impacts [frames], shape, material.

@@ -255,4 +255,5 @@ def _compared(summary: Mapping[str, Any], label: str, name: str) -> Headline | N
         return None
     others = ((kind, lookup(summary, f'{kind}.{name}')) for kind in ('untrained', 'raw'))
     detail = ', '.join(f'{kind} {spell(v, "percent")}' for kind, v in others if is_number(v))
+    detail = '; '.join(filter(None, (detail, lookup(summary, 'coverage'))))
     return Headline(label, spell(value, 'percent'), detail)

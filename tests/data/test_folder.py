@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import pathlib
+import pickle
 import shutil
 
 import av
@@ -402,3 +403,16 @@ def test_an_index_outside_is_an_error(tmp_path):
     for index in (-1, len(source)):
         with pytest.raises(IndexError):
             source[index]
+
+
+def test_a_copy_in_another_process_reads_the_same_with_a_cache_of_its_own(tmp_path):
+    source = open_folder(fill(tmp_path, a=GRID, b=GRID, c=SPRING)).train
+    expected = [source[i] for i in range(len(source))]
+    copy = pickle.loads(pickle.dumps(source))
+    for path in tmp_path.iterdir():
+        path.rename(path.with_suffix('.gone'))
+    assert ids(source) == [clip['id'] for clip in expected], 'from the cache'
+    for path in tmp_path.iterdir():
+        path.rename(path.with_suffix('.mp4'))
+    for i, clip in enumerate(expected):
+        np.testing.assert_equal(copy[i], clip)

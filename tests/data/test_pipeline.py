@@ -1,9 +1,20 @@
+import gc
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 
+from diffmavil_jax.data.clip import MODALITIES, DataError, Refusal
+from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
+from diffmavil_jax.data.mixture import Mixture
 from diffmavil_jax.data.pipeline import Loader, stack
 
 LENGTH = 10
@@ -130,5 +141,110 @@ def test_batches_are_made_ahead_of_the_consumer():
     assert len(next(iterator)[1]) == 2
 
 
-def test_stack_leaves_labels_and_ids_out():
-    assert set(stack([Numbers()[1], Numbers()[2]])) == {'waveform', 'frames'}
+def test_reading_ends_when_the_batches_are_dropped():
+    def threads():
+        return [thread for thread in threading.enumerate() if thread.name == 'batches']
+
+    before = len(threads())
+    closed, dropped, unread = (
+        Loader(Numbers(), seed=0, threads=1, prefetch_batches=1, largest_batch=2).batches(0, [2] * 50)
+        for _ in range(3)
+    )
+    assert next(closed) and next(dropped) and len(threads()) == before + 3
+    closed.close()
+    assert list(closed) == []
+    del dropped, unread
+    gc.collect()
+    assert len(threads()) == before
+
+
+class TestWorkers:
+    def workers(self):
+        return [child for child in psutil.Process().children() if 'spawn_main' in ' '.join(child.cmdline())]
+
+    def test_read_the_clips_that_this_process_would_read_and_tell_what_they_refuse(self):
+        def load(**options):
+            mixture = Mixture([WithBadOne('one'), WithBadOne('two')], weights=(3, 2))
+            loaded = batches([4, 8, 20, 24], 13, source=mixture, **options)
+            return items(loaded), [ids for _, ids in loaded], mixture.refused()
+
+        expected = load()
+        assert [position for position, _ in expected[0]] == list(range(13, 69))
+        assert expected[2] == [Refusal('one/clip 3', 'silent'), Refusal('two/clip 3', 'silent')]
+        assert load(workers=4) == expected
+        assert self.workers() == []
+
+    def test_one_that_is_killed_is_an_error_and_not_a_hang(self, order):
+        loader = Loader(Numbers(), seed=7, threads=1, prefetch_batches=1, largest_batch=4, workers=1)
+        batches = loader.batches(0, itertools.repeat(4))
+        assert items([next(batches)]) == order[:4]
+        (worker,) = self.workers()
+        for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; of no concern to it
+            worker.send_signal(number)
+        time.sleep(0.2)
+        for _ in range(8):
+            next(batches)
+        worker.kill()
+        with pytest.raises(DataError, match=r'worker process .* ended by SIGKILL.*config\.data\.workers'):
+            list(batches)
+        assert self.workers() == []
+
+    def test_end_with_the_process_that_trains(self):
+        code = """
+            import time
+            from diffmavil_jax.data.clip import ClipSpec
+            from diffmavil_jax.data.pipeline import Loader
+            from diffmavil_jax.data.world import GeneratedWorld
+
+            if __name__ == '__main__':
+                world = GeneratedWorld(ClipSpec(16_000, 0.5, 2, 16), seed=0, length=100)
+                loader = Loader(world, seed=0, threads=1, prefetch_batches=1, largest_batch=2, workers=1)
+                batches = loader.batches(0, [2] * 1000)
+                next(batches)
+                print('reading', flush=True)
+                time.sleep(60)
+        """
+        main = subprocess.Popen(
+            [sys.executable, '-c', textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+        )
+        assert main.stdout.readline() == 'reading\n'
+        children = psutil.Process(main.pid).children()
+        os.kill(main.pid, signal.SIGKILL)
+        main.wait()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
+
+
+class WithBadOne(Numbers):
+    """Clip 3 is refused, and replaced by the next."""
+
+    modalities = MODALITIES
+    label_names = tuple('abcdefghij')
+
+    def __init__(self, name):
+        self.name = name
+        self.usable = Substitutes(name, LENGTH, Ledger(name, LENGTH, 1.0))
+
+    def __getitem__(self, index):
+        _, clip, passed = self.usable.find(index, self.read)
+        return clip | {'refused': passed} if passed else clip
+
+    def read(self, i):
+        if i == 3:
+            raise UnusableError(Refusal('clip 3', 'silent'))
+        return super().__getitem__(i)
+
+    def refused(self):
+        return self.usable.refused()
+
+    def record(self, refused):
+        self.usable.record(refused)
+
+
+def test_stack_leaves_out_what_no_clip_has_and_refuses_what_only_some_have():
+    sound = {name: value for name, value in Numbers()[1].items() if name != 'frames'}
+    assert set(stack([sound, sound])) == {'waveform'}
+    with pytest.raises(DataError, match='with and without frames in one batch: clip 1 has no frames'):
+        stack([Numbers()[2], sound])
+    with pytest.raises(DataError, match='with and without frames in one batch: clip 2 has frames'):
+        stack([sound, Numbers()[2]])

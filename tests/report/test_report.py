@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffmavil_jax import reporting
 from diffmavil_jax.report import content, figures, html
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
@@ -316,6 +317,16 @@ def test_headlines_come_from_nested_or_dotted_names_and_only_where_known():
     assert content.pretraining_headlines({}) == []
     timed = content.pretraining_headlines({'clips_seen': 28160, 'time': {'total_s': 251}})
     assert timed == [content.Headline('Clips seen', '28,160', 'in 4 min 11 s')]
+
+
+def test_coverage_stands_beside_every_score():
+    scores = {'retrieval': {'a2v': {'r10': 0.5}}, 'reconstruction': {'audio': {'low': 0.3}}}
+    covered = '17,249 of 20,371 evaluation clips present'
+    (card,) = content.pretraining_headlines(scores | {'coverage': covered})
+    assert card.detail == covered
+    tables = reporting.tables(scores | {'coverage': covered})
+    assert len(tables) == 2 and all(table.caption.endswith(f' {covered}.') for table in tables)
+    assert not any('present' in table.caption for table in reporting.tables(scores | {'coverage': ''}))
 
 
 def test_plan_totals_weigh_the_saving_by_macs():

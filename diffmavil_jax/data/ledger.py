@@ -1,0 +1,118 @@
+"""What can't be used: refused by name, counted, replaced by the next usable item."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from diffmavil_jax.data.clip import DataError, Refusal
+
+T = TypeVar('T')
+
+_NAMED_IN_ERRORS = 5
+
+
+class UnusableError(ValueError):
+    """An item that can't be used: `UnusableError(refusal)`."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+class Ledger:
+    """Everything refused in a dataset, in all of its parts, against what is tolerated."""
+
+    def __init__(self, where: str, total: int, max_bad_fraction: float) -> None:
+        """Args: `total` clips, refused ones among them, of which a share may be unusable."""
+        self._where, self._total, self._allowed = where, total, max_bad_fraction
+        self._refusals: dict[str, Refusal] = {}
+        self._lock = threading.Lock()
+
+    def record(self, refusal: Refusal) -> None:
+        """Counts a refusal; once, however often it is recorded."""
+        with self._lock:
+            self._refusals.setdefault(refusal.path, refusal)
+
+    def check(self) -> None:
+        """Raises a DataError where too much is refused."""
+        with self._lock:
+            bad = list(self._refusals.values())
+        if len(bad) <= self._allowed * self._total:
+            return
+        named = '; '.join(f'{refusal.path}: {refusal.reason}' for refusal in bad[:_NAMED_IN_ERRORS])
+        more = f'; and {len(bad) - _NAMED_IN_ERRORS} more' if len(bad) > _NAMED_IN_ERRORS else ''
+        raise DataError(
+            f"{len(bad)} of {self._total} clips in {self._where} can't be used, above the share of "
+            f'config.data.max_bad_fraction = {self._allowed:g}: {named}{more}. '
+            'Remove or repair them, or raise config.data.max_bad_fraction.'
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != '_lock'}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+class Substitutes:
+    """Puts the next usable item in the place of one that can't be used.
+
+    So item i remains a pure function of the data, whatever was read before; what was
+    refused once is not read again.
+    """
+
+    def __init__(self, where: str, length: int, ledger: Ledger, refused: Iterable[Refusal] = ()) -> None:
+        """Args: `refused` are refusals that have no item, known in advance."""
+        self._where, self._length, self._ledger = where, length, ledger
+        self._without_item = tuple(refused)
+        self._refused: dict[int, Refusal] = {}
+
+    def find(self, index: int, read: Callable[[int], T]) -> tuple[int, T, dict[int, Refusal]]:
+        """The first usable item from `index` on, wrapping around at the end.
+
+        Args:
+            index: which item is asked for.
+            read: makes item i, or raises an UnusableError.
+
+        Returns:
+            Which item it is, what `read` made of it, and the refused ones before it, by index.
+
+        Raises:
+            IndexError: there is no such item.
+            DataError: too much is refused.
+        """
+        if not 0 <= index < self._length:
+            raise IndexError(f'clip {index} of {self._length}')
+        passed: dict[int, Refusal] = {}
+        for offset in range(self._length):
+            i = (index + offset) % self._length
+            if i not in self._refused:
+                try:
+                    return i, read(i), passed
+                except UnusableError as error:
+                    self.record({i: error.refusal})
+            passed[i] = self._refused[i]
+            self._ledger.check()
+        first = self.refused()[0]
+        raise DataError(
+            f'No clip of {self._length} from {self._where} can be used: {first.path}: {first.reason}.'
+        )
+
+    def record(self, refused: Mapping[int, Refusal]) -> None:
+        """Takes over refusals by index.
+
+        Raises:
+            DataError: too much is refused.
+        """
+        for i, refusal in refused.items():
+            self._refused.setdefault(i, refusal)
+            self._ledger.record(refusal)
+        self._ledger.check()
+
+    def refused(self) -> list[Refusal]:
+        """All refusals so far, by path."""
+        refused = [*self._without_item, *list(self._refused.values())]
+        return sorted(refused, key=lambda refusal: refusal.path)

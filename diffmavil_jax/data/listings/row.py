@@ -1,0 +1,190 @@
+"""What a source lists: rows of clips, the names of their classes, and how lists are read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from etils import epath
+
+from diffmavil_jax.data.clip import DataError
+
+_SPLIT = re.compile(r'\w+', re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A stretch of sound or film that a source lists; `prepare` makes one or more clips of it.
+
+    Attributes:
+        name: first part of the clips' ids: the path below the input, or a video's id.
+        split: as the source names it.
+        file: below the input, with slashes; None: there is no file for it.
+        start_s: where it begins; None: the whole file is meant.
+        duration_s: how long it lasts; None: as long as a clip, or as the whole file.
+        labels: class indices, ascending.
+        is_segment: `start_s` counts from the beginning of a published video, of which the
+            file may be that segment alone.
+    """
+
+    name: str
+    split: str
+    file: str | None
+    start_s: float | None = None
+    duration_s: float | None = None
+    labels: tuple[int, ...] = ()
+    is_segment: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """All rows of a source. `notes` says what was understood otherwise than may have been meant."""
+
+    rows: Sequence[Row]
+    class_names: tuple[str, ...] = ()
+    multi_label: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Where to look.
+
+    Attributes:
+        input: the folder of the source.
+        labels: a file with the classes, where the source needs one or their order matters.
+        tables: lists that are not where the source's authors put them.
+        eval_fraction: share of the files that a source without splits holds out.
+        folder_labels: whether the first sub-folder of a path names its class.
+    """
+
+    input: epath.Path
+    labels: epath.Path | None = None
+    tables: tuple[epath.Path, ...] = ()
+    eval_fraction: float = 0.1
+    folder_labels: bool = False
+
+
+class Classes:
+    """Names of classes and their indices."""
+
+    def __init__(self, names: Sequence[str], where: str) -> None:
+        self.names = tuple(names)
+        self._where = where
+        self._index = {name: i for i, name in enumerate(self.names)}
+        if len(self._index) < len(self.names):
+            twice = next(name for i, name in enumerate(names) if self._index[name] != i)
+            raise DataError(f'{where} names the class {twice!r} twice.')
+
+    def indices(self, names: Sequence[str], where: str) -> tuple[int, ...]:
+        """Ascending, without repetition."""
+        for name in names:
+            if name not in self._index:
+                raise DataError(
+                    f'{where}: label {name!r} is not one of the {len(self.names)} in {self._where}.'
+                )
+        return tuple(sorted({self._index[name] for name in names}))
+
+
+def read_names(path: epath.Path) -> list[str]:
+    """The classes in a file with one name a line, in the order of their indices."""
+    names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not names:
+        raise DataError(f'{path} names no class: one name a line is wanted.')
+    return names
+
+
+def read_text(path: epath.Path) -> str:
+    """A list in UTF-8.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    try:
+        return path.read_bytes().decode('utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read as text in UTF-8: {error}.") from error
+
+
+def read_csv(path: epath.Path, *, comments: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """Rows that are not empty, each with where it is, for errors; blanks around values are left out.
+
+    Args:
+        path: of the CSV.
+        comments: whether lines that begin with `# ` are none of the rows.
+    """
+    lines = csv.reader(io.StringIO(read_text(path), newline=''), skipinitialspace=True)
+    try:
+        for values in lines:
+            if values and not (comments and values[0].startswith('# ')):
+                yield f'{path.name}, line {lines.line_num}', [value.strip() for value in values]
+    except csv.Error as error:
+        raise DataError(f"{path} can't be read as CSV, line {lines.line_num}: {error}.") from error
+
+
+def read_table(path: epath.Path, required: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Rows of a CSV with a header, by column; a missing last value is empty.
+
+    Raises:
+        DataError: it lacks a required column.
+    """
+    rows = read_csv(path)
+    _, header = next(rows, ('', []))
+    if missing := [column for column in required if column not in header]:
+        raise DataError(
+            f'{path} has no column {missing[0]!r}; its columns are {", ".join(header) or "none"}.'
+        )
+    for where, values in rows:
+        filled = values + [''] * (len(header) - len(values))
+        yield where, dict(zip(header, filled, strict=False))
+
+
+def below(where: str, text: str) -> str:
+    """A path below the input, with slashes.
+
+    Raises:
+        DataError: it would lead out of the input. Links that are in there are followed.
+    """
+    path = pathlib.PurePosixPath(text)
+    bad = '\\' in text or '\0' in text or ':' in path.parts[0] if path.parts else True
+    if bad or not path.name or path.is_absolute() or '..' in path.parts:
+        raise DataError(f'{where}: path = {text!r}: must be below the input, with slashes.')
+    return path.as_posix()
+
+
+def split_name(where: str, text: str) -> str:
+    """A name that a split may have in TFDS."""
+    if not _SPLIT.fullmatch(text) or text == 'all':
+        raise DataError(f"{where}: split = {text!r}: must be letters, digits and '_', and not 'all'.")
+    return text
+
+
+def files(root: epath.Path) -> list[str]:
+    """All files below a folder but hidden ones, with slashes, sorted. Links to folders are followed.
+
+    Raises:
+        DataError: it is no folder.
+    """
+    if '://' in str(root):
+        return sorted(_remote_files(str(root)))
+    if not root.is_dir():
+        raise DataError(f'--input={root} is not a folder.')
+    found = []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+        prefix = pathlib.Path(folder).relative_to(root)
+        found += [(prefix / name).as_posix() for name in names if not name.startswith('.')]
+    return sorted(found)
+
+
+def _remote_files(root: str) -> list[str]:
+    import fsspec  # with the package of the store, such as gcsfs
+
+    system, path = fsspec.core.url_to_fs(root)
+    below_root = (found.removeprefix(path).lstrip('/') for found in system.find(path))
+    return [name for name in below_root if not any(part.startswith('.') for part in name.split('/'))]

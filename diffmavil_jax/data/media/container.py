@@ -1,0 +1,176 @@
+"""Opens untrusted files within limits, chooses among their streams, and tells how long they last.
+
+Files are opened from a file object or from bytes, with a whitelist of containers, so that no
+playlist makes FFmpeg open another file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import NoReturn
+
+import av
+import av.error
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
+
+# Demuxers that read one file and nothing else: no hls, dash, concat or image sequences.
+CONTAINERS = (
+    'aac', 'aiff', 'asf', 'avi', 'caf', 'dv', 'flac', 'flv', 'ivf', 'matroska', 'mov', 'mp3', 'mpeg',
+    'mpegts', 'mxf', 'nut', 'ogg', 'wav', 'webm',
+)  # fmt: skip
+# Their headers have none, or need not have one, and FFmpeg guesses it from the first bit rate it sees.
+_WITHOUT_DURATION = ('aac', 'mp3')
+MAX_PIXELS = 8192 * 8192
+MAX_SECONDS = 24 * 3600.0
+# Larger than PyAV's own: each read is a call into Python.
+_BUFFER_BYTES = 1 << 17
+
+# A path, or the file's bytes.
+Source = str | os.PathLike[str] | bytes
+
+
+class MediaError(ValueError):
+    """A file or a clip that can't be used; the message is the reason in a few words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaInfo:
+    """What a file's headers tell.
+
+    `duration_s` is how long all it has, sound and picture, lasts from the beginning of the
+    file; infinite claims and claims above MAX_SECONDS are errors.
+    """
+
+    duration_s: float
+    has_audio: bool
+    has_video: bool
+    container: str
+
+
+def probe(source: Source) -> MediaInfo:
+    """Reads a file's headers, and its packets where they give no duration. Decodes no clip.
+
+    Raises:
+        MediaError: the file is unreadable, or beyond the limits above.
+    """
+    with open_container(source) as container:
+        streams = [s for s in (best_video(container), best_audio(container)) if s is not None]
+        duration = _duration(container, streams) if streams else 0.0
+        if not duration <= MAX_SECONDS:
+            raise MediaError(f'unreadable: claims to last {duration:.0f} s')
+        return MediaInfo(
+            duration_s=max(0.0, duration),
+            has_audio=any(s.type == 'audio' for s in streams),
+            has_video=any(s.type == 'video' for s in streams),
+            container=container.format.name,
+        )
+
+
+@contextlib.contextmanager
+def open_container(source: Source) -> Iterator[InputContainer]:
+    """Opens a container and turns whatever goes wrong while it is open into a MediaError."""
+    try:
+        with _open_file(source) as file:
+            options = {'format_whitelist': ','.join(CONTAINERS), 'max_pixels': str(MAX_PIXELS)}
+            with av.open(
+                file,
+                'r',
+                options=options,
+                io_open=_refuse_other_files,
+                buffer_size=_BUFFER_BYTES,
+                # Old files have titles in Latin-1, which are no reason to refuse them.
+                metadata_errors='replace',
+            ) as container:
+                yield container
+    except MediaError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise MediaError(f'unreadable: {getattr(error, "strerror", None) or error}') from error
+
+
+def best_video(container: InputContainer) -> VideoStream | None:
+    """FFmpeg's choice among the moving pictures; cover art is none."""
+    still = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    moving = [s for s in container.streams.video if s.codec_context and not s.disposition & still]
+    if not moving:
+        return None
+    best = container.streams.best('video')
+    stream = next((s for s in moving if best and s.index == best.index), moving[0])
+    if not 0 < stream.width * stream.height <= MAX_PIXELS:
+        raise MediaError(f'unreadable: pictures of {stream.width} x {stream.height} pixels')
+    return stream
+
+
+def best_audio(container: InputContainer) -> AudioStream | None:
+    """FFmpeg's choice among the sounds, with regard to the pictures chosen."""
+    usable = [s for s in container.streams.audio if s.codec_context]
+    best = container.streams.best('audio', related=best_video(container))
+    return next((s for s in usable if best and s.index == best.index), usable[0] if usable else None)
+
+
+def origin(container: InputContainer) -> float:
+    """The container's time at which the presentation begins; before 0 there is only decoder delay."""
+    return max(0.0, (container.start_time or 0) / av.time_base)
+
+
+def seek(container: InputContainer, stream: Stream, time: float) -> bool:
+    """Goes to the last keyframe at or before a time on the container's clock, if that can be done."""
+    if stream.time_base is None:
+        return False
+    try:
+        container.seek(math.floor(max(0.0, time) / stream.time_base), stream=stream)
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _open_file(source: Source) -> io.FileIO | io.BytesIO:
+    if isinstance(source, bytes):
+        if not source:
+            raise MediaError('unreadable: empty file')
+        return io.BytesIO(source)
+    if not pathlib.Path(source).is_file():  # opening a pipe would wait for ever
+        raise MediaError('unreadable: no such file')
+    if not os.path.getsize(source):
+        raise MediaError('unreadable: empty file')
+    return open(source, 'rb', buffering=0)  # FFmpeg has a buffer of its own
+
+
+def _refuse_other_files(url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise MediaError('unreadable: refers to another file')
+
+
+def _duration(container: InputContainer, streams: list[VideoStream | AudioStream]) -> float:
+    """Until when all of the streams last; as far as the headers know it, or else the packets."""
+    if container.format.name not in _WITHOUT_DURATION:
+        ends = [end for end in map(_end, streams) if end is not None]
+        if ends:
+            return min(ends) - origin(container)
+        if container.duration is not None:
+            return container.duration / av.time_base
+    last = dict.fromkeys((s.index for s in streams), 0.0)
+    for packet in container.demux(*streams):
+        if packet.pts is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            last[packet.stream.index] = max(last[packet.stream.index], end)
+    return min(last.values()) - origin(container)
+
+
+def _end(stream: Stream) -> float | None:
+    """The end of a stream on the container's clock, where its header knows it."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    try:
+        hours, minutes, seconds = stream.metadata.get('DURATION', '').split(':')  # Matroska's tag
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return None

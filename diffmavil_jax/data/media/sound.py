@@ -1,0 +1,128 @@
+"""Lays a stream of sound onto a clip's time axis: mono, resampled, silent where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+from av.audio.fifo import AudioFifo
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.packet import Packet
+from jaxtyping import Int16
+
+from diffmavil_jax.data.clip import ClipSpec
+from diffmavil_jax.data.media.container import MediaError
+from diffmavil_jax.data.media.packets import PADDED_FRACTION, PREROLL_S, ROUNDING_S, frames_of
+
+# A waveform that never leaves (-16, 16) of int16, -66 dB of full scale, is silent.
+SILENCE_PEAK = 16
+
+# Sound is contiguous by its sample count unless the times in the file leave these bounds.
+_LATEST_S, _EARLIEST_S = 0.05, -0.002
+# Vorbis in Matroska states times up to 21 ms late where its block size changes; none states them early.
+_MISSTATED_S = 0.025
+# Sound decoded beyond the clip's end, for the resampler's filter.
+_BEYOND_S = 0.005
+
+
+class Sound:
+    """Takes packets in order until the clip that begins at `start`, the container's time, is full."""
+
+    def __init__(self, start: float, spec: ClipSpec) -> None:
+        self._start, self._end, self._rate = start, start + spec.seconds, spec.sample_rate
+        self._waveform = np.zeros(spec.num_samples, np.int16)
+        self._run: _Run | None = None
+        self._first: float | None = None
+        self._heard = 0  # samples of the clip that come from the file
+
+    @property
+    def done(self) -> bool:
+        return self._run is not None and self._run.end >= self._end + _BEYOND_S
+
+    @property
+    def begins_late(self) -> bool:
+        first = self._run.begin if self._first is None and self._run is not None else self._first
+        return first is None or first > self._start + ROUNDING_S
+
+    def add(self, packet: Packet, *, after_seek: bool) -> None:
+        if self._run is None and self._is_before(packet):
+            return
+        for frame in frames_of(packet, forgive=after_seek and self._run is None):
+            assert isinstance(frame, AudioFrame)
+            if frame.samples:
+                self._add_frame(frame)
+
+    def finish(self) -> Int16[np.ndarray, ' samples']:
+        self._place()
+        return self._waveform
+
+    def check_length(self) -> None:
+        """Refuses sound that does not fill the clip; to be called after `finish`."""
+        if self._heard < (1 - PADDED_FRACTION) * len(self._waveform):
+            heard_s, clip_s = self._heard / self._rate, self._end - self._start
+            raise MediaError(f'too short: sound for {heard_s:.2f} of {clip_s:g} s')
+
+    def _is_before(self, packet: Packet) -> bool:
+        """Whether a packet lies so far before the clip that it has no influence on it."""
+        if packet.pts is None or packet.time_base is None:
+            return False
+        return float((packet.pts + (packet.duration or 0)) * packet.time_base) < self._start - PREROLL_S
+
+    def _add_frame(self, frame: AudioFrame) -> None:
+        if self._run is None or not self._run.continues(frame):
+            self._place()
+            time = frame.time if frame.time is not None else self._run.end if self._run else self._start
+            self._run = _Run(frame, time)
+        self._run.add(frame)
+
+    def _place(self) -> None:
+        if self._run is None:
+            return
+        chunk = self._run.resample(self._rate)
+        if self._first is None:
+            self._first = self._run.begin
+        position = round((self._run.begin - self._start) * self._rate)
+        low, high = max(0, position), min(len(self._waveform), position + len(chunk))
+        if low < high:
+            self._waveform[low:high] = chunk[low - position : high - position]
+            self._heard += high - low
+
+
+class _Run:
+    """Contiguous sound of one format; a gap, or a jump back, begins another."""
+
+    def __init__(self, first: AudioFrame, begin: float) -> None:
+        self.begin = self._stated = begin
+        self._rate = first.sample_rate
+        self._kind = _kind(first)
+        self._fifo = AudioFifo()
+
+    @property
+    def end(self) -> float:
+        return self.begin + self._fifo.samples_written / self._rate
+
+    def continues(self, frame: AudioFrame) -> bool:
+        """Whether a frame follows on; one that tells that the run began earlier puts that right."""
+        if _kind(frame) != self._kind:
+            return False
+        late_s = 0.0 if frame.time is None else frame.time - self.end
+        if late_s < _EARLIEST_S and self._stated - (self.begin + late_s) <= _MISSTATED_S:
+            self.begin += late_s
+            return True
+        return _EARLIEST_S <= late_s <= _LATEST_S
+
+    def add(self, frame: AudioFrame) -> None:
+        frame.pts = None  # the fifo refuses times with gaps, however small
+        self._fifo.write(frame)
+
+    def resample(self, rate: int) -> Int16[np.ndarray, ' samples']:
+        resampler = AudioResampler('s16', 'mono', rate)
+        frames = [*resampler.resample(self._fifo.read()), *resampler.resample(None)]
+        # A resampler without work to do returns None at its end.
+        chunks = [
+            np.frombuffer(memoryview(f.planes[0]), np.int16, f.samples) for f in frames if f is not None
+        ]
+        return np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+
+
+def _kind(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate

@@ -1,0 +1,100 @@
+"""Several datasets as one, and the order in which clips are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import grain
+import numpy as np
+from jaxtyping import Float
+
+from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, Clip, ClipSource, DataError, Refusal
+
+# Between the seeds of two parts; each of them is shuffled by its own.
+_SEED_STEP = 1_000_003
+
+
+class Mixture:
+    """The clips of several sources, one source after the other (a ClipSource).
+
+    `endless` draws from them by `weights`. The classes are those of all parts, by name; a clip
+    has the modalities that all parts have, and the name of its part before its id.
+    """
+
+    def __init__(self, parts: Sequence[ClipSource], weights: Sequence[float] = ()) -> None:
+        """Args: `weights` are positive, one for each part; without them each clip weighs the same.
+
+        Raises:
+            DataError: the parts have no modality in common, or two have the same name.
+        """
+        names = [part.name for part in parts]
+        self.name = ', '.join(names)
+        if len(set(names)) < len(names):
+            raise DataError(f'Datasets can be mixed once each, under a name of its own: {self.name}.')
+        self.modalities = tuple(m for m in MODALITIES if all(m in part.modalities for part in parts))
+        if not self.modalities:
+            has = '; '.join(f'{part.name} has {" and ".join(part.modalities)}' for part in parts)
+            raise DataError(f"Datasets that share neither audio nor video can't be mixed: {has}.")
+        self.parts = tuple(parts)
+        self.weights = tuple(weights) or tuple(float(len(part)) for part in parts)
+        self.label_names = tuple(dict.fromkeys(name for part in parts for name in part.label_names))
+        self._labels = [[self.label_names.index(name) for name in part.label_names] for part in parts]
+        self.starts = [0, *np.cumsum([len(part) for part in parts]).tolist()]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Clip:
+        k, i = self._place(index)
+        clip = self.parts[k][i].copy()
+        for modality in set(MODALITIES) - set(self.modalities):
+            clip.pop(ARRAYS[modality], None)  # type: ignore[misc]
+        clip['id'] = f'{self.parts[k].name}/{clip["id"]}'
+        clip['label'] = self._label(k, clip['label'])
+        if 'refused' in clip:
+            clip['refused'] = {self.starts[k] + j: refusal for j, refusal in clip['refused'].items()}
+        return clip
+
+    def refused(self) -> list[Refusal]:
+        return [
+            Refusal(f'{part.name}/{refusal.path}', refusal.reason)
+            for part in self.parts
+            for refusal in part.refused()
+        ]
+
+    def record(self, refused: Mapping[int, Refusal]) -> None:
+        for index, refusal in refused.items():
+            k, i = self._place(index)
+            self.parts[k].record({i: refusal})
+
+    def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
+        """The label of item `index`, where any part has labels; other factors differ between parts."""
+        if not self.label_names:
+            return {}
+        k, i = self._place(index)
+        return {'label': self._label(k, int(self.parts[k].factors(i).get('label', NO_LABEL)))}
+
+    def _label(self, k: int, label: int) -> int:
+        return NO_LABEL if label == NO_LABEL else self._labels[k][label]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Which part an item is in, and where there."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'clip {index} of {len(self)}')
+        k = int(np.searchsorted(self.starts, index, side='right')) - 1
+        return k, index - self.starts[k]
+
+
+def endless(source: ClipSource, seed: int) -> grain.MapDataset:
+    """The clip at every position, in an order that depends on the seed and the sizes alone.
+
+    A source is shuffled anew in each of its epochs. So is each part of a Mixture, and any
+    stretch of positions holds the parts by their weights, to within a clip.
+    """
+    if not isinstance(source, Mixture):
+        return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    streams = [
+        grain.MapDataset.range(start, end).seed(seed + k * _SEED_STEP).shuffle().repeat()
+        for k, (start, end) in enumerate(zip(source.starts, source.starts[1:], strict=False))
+    ]
+    return grain.MapDataset.mix(streams, source.weights).map(source.__getitem__)

@@ -1,0 +1,196 @@
+"""Makes examples of rows: finds the clips in a file, decodes them, and says why some are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import operator
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import numpy as np
+from etils import epath
+
+from diffmavil_jax.data import media
+from diffmavil_jax.data.listings.row import Row
+from diffmavil_jax.data.prepare.encode import encode_clip
+from diffmavil_jax.data.prepare.work import Job, Outcome
+from diffmavil_jax.data.sandbox import DecodePool
+
+MISSING, REPEATED = 'missing', 'repeated'  # reasons
+START_IGNORED = 'start_s is beyond the end of the file, so it was taken for a position elsewhere and ignored'
+
+# A file named after a video is one segment of it where it is at most so many times as long as the segment,
+_SEGMENT = 1.1
+# or, if the segment's place is beyond its end, so many times.
+_LOOSE_SEGMENT = 2.0
+_CHUNK_BYTES = 1 << 20
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a clip is, in seconds."""
+
+    in_source: float
+    in_file: float
+    seconds: float
+    note: str = ''
+
+
+class Clips:
+    """Examples of the rows of one input."""
+
+    def __init__(self, job: Job, pool: DecodePool) -> None:
+        self._root, self._settings, self._pool = epath.Path(job.input), job.settings, pool
+        self._is_remote = '://' in job.input
+        self._encode = functools.partial(
+            encode_clip,
+            modalities=cast(tuple[media.Modality, ...], job.settings.modalities),
+            jpeg_quality=job.settings.jpeg_quality,
+            keep_silent='silent' in job.settings.keep,
+            keep_still='still' in job.settings.keep,
+        )
+
+    def of_rows(self, rows: Iterable[Row]) -> Iterator[tuple[Outcome, Example | None]]:
+        """Every clip of the rows, with its example, or with None where it is refused.
+
+        Rows of a file should be neighbours: it is then read and hashed once.
+        """
+        for file, group in itertools.groupby(rows, operator.attrgetter('file')):
+            seen = set()
+            for outcome, example in self._of_file(file, list(group)):
+                if example is not None:
+                    if outcome.id in seen:
+                        outcome, example = dataclasses.replace(outcome, reason=REPEATED), None
+                    seen.add(outcome.id)
+                yield outcome, example
+
+    def _of_file(self, file: str | None, rows: list[Row]) -> Iterator[tuple[Outcome, Example | None]]:
+        path = self._root / file if file else None
+        # A pipe is no file, whatever epath says: to open it would wait for ever.
+        if path is None or not (path.exists() if self._is_remote else os.path.isfile(path)):
+            yield from ((_refused(row, MISSING), None) for row in rows)
+            return
+        try:
+            # Bytes from another machine are fetched once; a local file may be larger than the memory.
+            source = path.read_bytes() if self._is_remote else path
+            digest = _hash(source)
+            length = self._pool.probe(source).duration_s
+        except (media.MediaError, OSError) as error:
+            yield from ((_refused(row, _reason(error)), None) for row in rows)
+            return
+        for row in rows:
+            try:
+                places = list(self._places(row, length))
+            except media.MediaError as error:
+                yield _refused(row, str(error), digest), None
+                continue
+            for place in places:
+                yield self._of_place(row, place, source, digest)
+
+    def _places(self, row: Row, length: float) -> Iterator[_Place]:
+        """The clips of a row in a file of this length."""
+        seconds = self._settings.seconds
+        if row.is_segment:
+            yield _segment(row, length, seconds)
+            return
+        note = ''
+        begin = row.start_s or 0.0
+        wanted = seconds if seconds is not None else row.duration_s
+        if begin and begin >= length - media.PADDED_FRACTION * (wanted or 0.0):
+            begin, note = 0.0, START_IGNORED
+        if row.duration_s is not None:
+            end = min(length, begin + row.duration_s)
+        elif row.start_s is not None and seconds is not None and not note:
+            end = min(length, begin + seconds)
+        else:
+            end = length
+        if seconds is None:
+            if end - begin < 1 / 100:
+                raise media.MediaError(f'too short: {end - begin:.3f} s')
+            yield _Place(begin, begin, end - begin, note)
+            return
+        num_clips = math.floor((end - begin) / seconds + media.PADDED_FRACTION + 1e-6)
+        if num_clips < 1:
+            raise media.MediaError(f'too short: {end - begin:.2f} s for a clip of {seconds:g} s')
+        for i in range(num_clips):
+            yield _Place(begin + i * seconds, begin + i * seconds, seconds, note)
+
+    def _of_place(
+        self, row: Row, place: _Place, source: media.Source, digest: str
+    ) -> tuple[Outcome, Example | None]:
+        outcome = Outcome(
+            id=clip_id(row.name, place.in_source),
+            file=_printable(row.file or ''),
+            split=row.split,
+            source_hash=digest,
+            seconds=place.seconds,
+            note=place.note,
+        )
+        try:
+            spec = self._settings.spec(place.seconds)
+            waveform, pictures = self._pool.call(self._encode, source, place.in_file, spec)
+        except media.MediaError as error:
+            return dataclasses.replace(outcome, reason=str(error)), None
+        example = {
+            'id': outcome.id,
+            'start_s': place.in_source,
+            'audio': waveform,
+            'frames': np.array(pictures, object),
+            'labels': np.array(row.labels, np.int64),
+            'source_hash': digest,
+        }
+        return outcome, example
+
+
+def clip_id(name: str, start_s: float) -> str:
+    """The clip's name in the dataset."""
+    return f'{_printable(name)}@{start_s:.3f}'
+
+
+def _segment(row: Row, length: float, seconds: float | None) -> _Place:
+    """Where a segment of a published video is in a file that is the video, or the segment itself."""
+    start, duration = row.start_s or 0.0, row.duration_s or 0.0
+    wanted = seconds if seconds is not None else duration
+    reaches = start + (1 - media.PADDED_FRACTION) * wanted <= length
+    if length <= _SEGMENT * duration or (not reaches and length <= _LOOSE_SEGMENT * duration):
+        return _Place(start, 0.0, wanted if seconds is not None else min(duration, length))
+    if not reaches:
+        raise media.MediaError(f'too short: the file lasts {length:.2f} s, the segment begins at {start:g} s')
+    return _Place(start, start, wanted if seconds is not None else min(duration, length - start))
+
+
+def _refused(row: Row, reason: str, digest: str = '') -> Outcome:
+    return Outcome(
+        id=clip_id(row.name, row.start_s or 0.0),
+        file=_printable(row.file or ''),
+        split=row.split,
+        reason=reason,
+        source_hash=digest,
+    )
+
+
+def _printable(text: str) -> str:
+    """Without the surrogates that stand for bytes of a file name that is not UTF-8."""
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, media.MediaError) else f'unreadable: {error}'
+
+
+def _hash(source: epath.Path | bytes) -> str:
+    digest = hashlib.sha256()
+    if isinstance(source, bytes):
+        digest.update(source)
+    else:
+        with open(source, 'rb') as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,55 @@
+"""Makes one shard: decodes its rows and writes their examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+
+from diffmavil_jax.data.prepare.clips import Clips
+from diffmavil_jax.data.prepare.work import Outcome, Work, published
+from diffmavil_jax.data.prepared import FEATURES
+from diffmavil_jax.data.sandbox import DecodePool
+
+# One example a group: random access. Neither JPEG nor sound gets smaller by it, so nothing is compressed.
+_WRITER_OPTIONS = 'group_size:1,uncompressed'
+
+
+def make_shard(index: int, folder: str) -> None:
+    """Makes a shard of the work in a folder, unless it is done. Runs in any worker of Beam."""
+    work = _open(folder)
+    if work.is_done(index):
+        return
+    outcomes: list[Outcome] = []
+    num_bytes = 0
+    data = work.data_path(index)
+    with published(data) as path:
+        writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+        for outcome, example in Clips(work.job, _pool()).of_rows(work.rows(index)):
+            if example is not None:
+                record = _features().serialize_example(example)
+                writer.write(record)
+                num_bytes += len(record)
+                outcome = dataclasses.replace(outcome, num_bytes=len(record))
+            outcomes.append(outcome)
+        writer.close()
+    work.finish(index, data, num_bytes, outcomes)
+
+
+@functools.cache
+def _open(folder: str) -> Work:
+    return Work(epath.Path(folder))
+
+
+@functools.cache
+def _pool() -> DecodePool:
+    """One process that decodes for this one, which writes: together they keep a core busy."""
+    return DecodePool(workers=1)
+
+
+@functools.cache
+def _features() -> tfds.features.FeaturesDict:
+    return FEATURES()

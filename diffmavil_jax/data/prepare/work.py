@@ -1,0 +1,241 @@
+"""The work of a preparation, on disk: shards of rows, and which of them are done.
+
+    WORK/plan.json                      the settings and the number of shards, written last
+    WORK/00012.rows.jsonl               the rows of a shard, its split in the first line
+    WORK/00012-TOKEN.array_record       their examples, by some attempt
+    WORK/00012.done.jsonl               which attempt it was in the first line, then all outcomes
+
+A shard is done when its done file is there. Every file comes into being in one step, so that
+any number of attempts, at once or one after the other, do no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from etils import epath
+
+from diffmavil_jax.data.listings.row import Listing, Row
+from diffmavil_jax.data.prepare.settings import Settings
+
+# Files that are cut into clips make a shard before it has its number of rows where they are long.
+_SHARD_SOURCE_BYTES = 1 << 30
+# A small dataset has about so many shards, of at least so many clips: else most workers wait for the last.
+_MANY_SHARDS, _FEW_CLIPS = 64, 16
+# What is written has changed: unfinished work and datasets of before are not the same.
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a clip; `reason` is empty where it was written."""
+
+    id: str
+    file: str
+    split: str
+    reason: str = ''
+    source_hash: str = ''
+    seconds: float = 0.0
+    num_bytes: int = 0
+    note: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class DoneShard:
+    """A shard that is done."""
+
+    index: int
+    split: str
+    data: epath.Path
+    num_examples: int
+    num_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a worker has to know beside a shard's rows."""
+
+    input: str
+    settings: Settings
+
+
+class Work:
+    """The folder of a preparation that may be unfinished."""
+
+    def __init__(self, folder: epath.Path) -> None:
+        self.folder = folder
+        plan = json.loads((folder / 'plan.json').read_text())
+        self.num_shards: int = plan['num_shards']
+        settings: dict[str, Any] = {
+            field: tuple(value) if isinstance(value, list) else value
+            for field, value in plan['settings'].items()
+        }
+        self.job = Job(plan['input'], Settings(**settings))
+
+    @classmethod
+    def open(cls, folder: epath.Path, listing: Listing, job: Job) -> Work:
+        """Goes on with the work in a folder, or begins it."""
+        if not (folder / 'plan.json').exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shards = list(_shards(listing.rows, job))
+            for index, rows in enumerate(shards):
+                _write_lines(
+                    folder / f'{index:05d}.rows.jsonl',
+                    [{'split': rows[0].split}, *(dataclasses.astuple(row) for row in rows)],
+                )
+            plan = {
+                'num_shards': len(shards),
+                'input': job.input,
+                'settings': dataclasses.asdict(job.settings),
+            }
+            with published(folder / 'plan.json') as path:
+                path.write_text(json.dumps(plan))
+        return cls(folder)
+
+    def rows(self, index: int) -> list[Row]:
+        """The rows of a shard."""
+        lines = _read_lines(self.folder / f'{index:05d}.rows.jsonl')
+        next(lines)
+        return [
+            Row(name, split, file, start_s, duration_s, tuple(labels), is_segment)
+            for name, split, file, start_s, duration_s, labels, is_segment in lines
+        ]
+
+    def is_done(self, index: int) -> bool:
+        return self._done_path(index).exists()
+
+    def num_done(self) -> int:
+        return sum(1 for _ in self.folder.glob('*.done.jsonl'))
+
+    def data_path(self, index: int) -> epath.Path:
+        """Where an attempt at a shard may write its examples."""
+        return self.folder / f'{index:05d}-{uuid.uuid4().hex}.array_record'
+
+    def finish(self, index: int, data: epath.Path, num_bytes: int, outcomes: Sequence[Outcome]) -> None:
+        """Declares a shard done."""
+        first = {
+            'data': data.name,
+            'num_examples': sum(not outcome.reason for outcome in outcomes),
+            'num_bytes': num_bytes,
+        }
+        _write_lines(self._done_path(index), [first, *(dataclasses.astuple(o) for o in outcomes)])
+
+    def done(self, index: int) -> DoneShard:
+        split = next(_read_lines(self.folder / f'{index:05d}.rows.jsonl'))['split']
+        first = next(_read_lines(self._done_path(index)))
+        return DoneShard(index, split, self.folder / first['data'], first['num_examples'], first['num_bytes'])
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Of all shards that are done, in order."""
+        for index in range(self.num_shards):
+            if self.is_done(index):
+                lines = _read_lines(self._done_path(index))
+                next(lines)
+                yield from (Outcome(*values) for values in lines)
+
+    def remove(self) -> None:
+        """Removes the folder and, where nothing else is in it, the one that holds it."""
+        self.folder.rmtree()
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
+
+    def _done_path(self, index: int) -> epath.Path:
+        return self.folder / f'{index:05d}.done.jsonl'
+
+
+def identity(listing: Listing, job: Job, source: str) -> str:
+    """Changes when a prepared dataset would."""
+    settings = dataclasses.asdict(job.settings)
+    digest = hashlib.sha256()
+    digest.update(
+        json.dumps([_FORMAT, source, job.input, settings, listing.class_names, listing.multi_label]).encode()
+    )
+    for row in listing.rows:
+        digest.update(json.dumps(dataclasses.astuple(row)).encode())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def published(path: epath.Path) -> Iterator[epath.Path]:
+    """A local path to write to; what is there at the end is put in its place in one step."""
+    if '://' in str(path):
+        with tempfile.TemporaryDirectory() as folder:
+            draft = epath.Path(folder) / path.name
+            yield draft
+            draft.copy(path, overwrite=True)
+        return
+    draft = path.parent / f'.{path.name}.{uuid.uuid4().hex}'
+    try:
+        yield draft
+        with open(draft, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def link_or_copy(source: epath.Path, target: epath.Path) -> None:
+    """Without a second copy of the data, where the file system can do that."""
+    if '://' in str(source):
+        source.copy(target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _shards(rows: Sequence[Row], job: Job) -> Iterator[list[Row]]:
+    """Splits in the order of their names; within one, files in an order that is shuffled once for all.
+
+    The rows of a file stay together, so that it is read and hashed once.
+    """
+    at_most = min(job.settings.shard_clips, max(_FEW_CLIPS, len(rows) // _MANY_SHARDS))
+    by_split: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        by_split.setdefault(row.split, {}).setdefault(row.file or row.name, []).append(row)
+    for split in sorted(by_split):
+        by_file = by_split[split]
+        shard: list[Row] = []
+        size = 0
+        for file in sorted(
+            by_file, key=lambda name: hashlib.sha256(name.encode('utf-8', 'replace')).digest()
+        ):
+            shard += by_file[file]
+            size += _source_bytes(by_file[file], job)
+            if len(shard) >= at_most or size >= _SHARD_SOURCE_BYTES:
+                yield shard
+                shard, size = [], 0
+        if shard:
+            yield shard
+
+
+def _source_bytes(rows: Sequence[Row], job: Job) -> int:
+    """Size of a file that is cut into clips, so that their number is not known."""
+    if job.settings.seconds is None or all(row.start_s is not None for row in rows):
+        return 0
+    try:
+        return epath.Path(job.input, rows[0].file).stat().length
+    except OSError:
+        return 0
+
+
+def _write_lines(path: epath.Path, values: Iterable[Any]) -> None:
+    with published(path) as draft, open(draft, 'w', encoding='utf-8') as file:
+        for value in values:
+            file.write(json.dumps(value) + '\n')
+
+
+def _read_lines(path: epath.Path) -> Iterator[Any]:
+    with path.open('r') as file:
+        for line in file:
+            yield json.loads(line)

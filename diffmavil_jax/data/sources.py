@@ -1,0 +1,50 @@
+"""From a config to its sources of clips."""
+
+from __future__ import annotations
+
+from diffmavil_jax.config import Config, ConfigError, split_list
+from diffmavil_jax.data.clip import ClipSpec, Sources
+from diffmavil_jax.data.folder import open_folder
+from diffmavil_jax.data.world import GeneratedWorld
+
+# Held-out clips of the generated world come from another stream of random states.
+_EVAL_SEED_OFFSET = 1_000_003
+
+
+def open_sources(config: Config) -> Sources:
+    """Opens the clips that a config names.
+
+    Raises:
+        ConfigError: config.data.path is empty.
+        DataError: there are no clips, or too many are unusable.
+    """
+    data = config.data
+    spec = ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
+    if data.source == 'generated':
+        train, held_out = (
+            GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
+            for seed, length in (
+                (config.seed, data.train_clips),
+                (config.seed + _EVAL_SEED_OFFSET, data.eval_clips),
+            )
+        )
+        return Sources(train, held_out)
+    if not split_list(data.path):
+        what = {
+            'folder': 'a folder of media files (--config.data.path=DIR)',
+            'tfds': 'a prepared dataset (--config.data.path=DIR, or DIR,DIR for several)',
+        }
+        raise ConfigError(f'config.data.path = {data.path!r}: must be {what[data.source]}.')
+    if data.source == 'folder':
+        folder = open_folder(
+            data.path,
+            spec,
+            eval_fraction=data.eval_fraction,
+            max_bad_fraction=data.max_bad_fraction,
+            cache_bytes=int(data.cache_gb * 2**30),
+        )
+        return Sources(folder.train, folder.eval, folder.notes)
+    # Here, because TFDS takes a second to import.
+    from diffmavil_jax.data.splits import open_splits
+
+    return open_splits(data, spec)

@@ -1,0 +1,34 @@
+"""How fast data is decoded and read: python -m experiments.throughput TABLE [--help].
+
+Each table is a program of its own, because they need different packages:
+    decode     clips from video files, against torchcodec, decord and opencv, where installed
+    memory     of the process and its decoding workers over many clips
+    streaming  prepared shards into host batches, with the share of each stage
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+
+TABLES = {
+    'decode': 'experiments.decoding',
+    'memory': 'experiments.decoding_memory',
+    'streaming': 'experiments.streaming',
+}
+
+
+def main() -> None:
+    """Runs the program of one table with the rest of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, add_help=len(sys.argv) < 3
+    )
+    parser.add_argument('table', choices=TABLES)
+    table = parser.parse_known_args()[0].table
+    sys.argv = [f'experiments.throughput {table}', *(a for a in sys.argv[1:] if a != table)]
+    runpy.run_module(TABLES[table], run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,286 @@
+"""Decoding in processes of its own: what hangs, crashes or is damaged costs one clip and no more."""
+
+import concurrent.futures
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import av
+import numpy as np
+import psutil
+import pytest
+
+from diffmavil_jax.data import media, sandbox
+from diffmavil_jax.data.clip import ClipSpec
+from diffmavil_jax.data.sandbox import DecodePool
+from tests.data.film import MEDIA, SPEC, write
+
+ROAR = MEDIA.parent / 'sounds' / 't-rex-roar.mp3'
+FILM = MEDIA / 'spring_0004.mp4'
+
+
+@pytest.fixture(scope='module')
+def pool():
+    with DecodePool(workers=2, timeout_s=120.0) as pool:
+        yield pool
+
+
+def workers_of(process=None):
+    children = (process or psutil.Process()).children(recursive=True)
+    return [child for child in children if 'sandbox.serve' in ' '.join(child.cmdline())]
+
+
+def test_clips_are_those_of_the_decoder_itself(pool):
+    for source in (FILM, str(FILM), FILM.read_bytes()):
+        waveform, frames = pool.decode(source, 0.5, SPEC)
+        expected = media.decode(FILM, 0.5, SPEC)
+        np.testing.assert_array_equal(waveform, expected[0])
+        np.testing.assert_array_equal(frames, expected[1])
+        assert waveform.flags.writeable and frames.flags.writeable
+    assert pool.decode(FILM, 0.5, SPEC, ['video'])[0] is None
+    assert pool.probe(FILM) == media.probe(FILM)
+
+
+def test_errors_of_the_file_and_of_the_call_come_back_as_they_are(pool):
+    with pytest.raises(media.MediaError, match='^unreadable: no such file$'):
+        pool.decode('nowhere.mp4', 0.0, SPEC)
+    with pytest.raises(media.MediaError, match='^too short'):
+        pool.decode(FILM, 50.0, SPEC)
+    with pytest.raises(ValueError, match='invalid literal'):
+        pool.call(int, 'x')
+    before = {worker.pid for worker in workers_of()}
+    pool.decode(FILM, 0.0, SPEC)
+    assert {worker.pid for worker in workers_of()} == before
+
+
+def test_a_decoder_that_hangs_or_crashes_costs_one_clip():
+    with DecodePool(workers=1, timeout_s=0.5) as pool:
+        start = time.monotonic()
+        with pytest.raises(media.MediaError, match='^unreadable: decoder timed out$'):
+            pool.call(time.sleep, 600)
+        assert time.monotonic() - start < 60
+        for function, args, cause in (
+            (os.abort, (), 'SIGABRT'),
+            (signal.raise_signal, (signal.SIGSEGV,), 'SIGSEGV'),
+            (os._exit, (3,), 'exit code 3'),
+        ):
+            with pytest.raises(media.MediaError, match=rf'^unreadable: decoder crashed \({cause}\)$'):
+                pool.call(function, *args)
+        assert pool.call(abs, -1) == 1
+        # A time-out holds for each call, not for all of a worker's calls together.
+        assert [pool.call(time.sleep, 0.2) for _ in range(4)] == [None] * 4
+
+
+def test_a_hang_inside_a_decoder_that_holds_the_interpreter_ends_as_well():
+    with (
+        DecodePool(workers=1, timeout_s=0.5) as pool,
+        pytest.raises(media.MediaError, match='decoder timed out'),
+    ):
+        pool.call(pow, 3, 3**20)  # one C function, for hours
+
+
+def test_a_worker_that_takes_no_signal_is_given_up(monkeypatch):
+    monkeypatch.setattr(sandbox, '_GRACE_S', 0.2)
+    with DecodePool(workers=1, timeout_s=0.5) as pool:
+        with pytest.raises(media.MediaError, match='decoder timed out'):
+            pool.call(eval, '__import__("os").kill(__import__("os").getpid(), 19)')  # SIGSTOP
+        assert pool.call(abs, -1) == 1
+
+
+def test_memory_is_limited(pool):
+    with pytest.raises(media.MediaError, match='^unreadable: takes too much memory$'):
+        pool.call(np.ones, sandbox.MEMORY_BYTES // 4)
+    assert pool.call(abs, -1) == 1
+
+
+def test_a_worker_killed_while_idle_is_replaced(pool):
+    pool.call(abs, -1)
+    for worker in workers_of():
+        worker.kill()
+        psutil.wait_procs([worker], timeout=10)
+    assert pool.call(abs, -1) == 1
+
+
+def test_many_threads_share_few_workers(pool):
+    jobs = [(FILM, start / 8) for start in range(12)] * 2
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda job: pool.decode(*job, SPEC), jobs))
+    assert len(workers_of()) <= 2
+    for (path, start_s), (waveform, frames) in zip(jobs[:12], together[12:], strict=True):
+        expected = media.decode(path, start_s, SPEC)
+        np.testing.assert_array_equal(waveform, expected[0])
+        np.testing.assert_array_equal(frames, expected[1])
+
+
+def test_workers_are_light_and_ignore_ctrl_c(pool):
+    loaded = pool.call(eval, 'set(__import__("sys").modules)')
+    assert 'av' in loaded and not loaded & {'jax', 'jaxlib', 'tensorflow', 'grain', 'tensorflow_datasets'}
+    (worker, *_) = workers_of()
+    worker.send_signal(signal.SIGINT)
+    assert pool.call(abs, -1) == 1
+    assert worker.is_running()
+
+
+def test_closing_leaves_nothing_behind():
+    before = {child.pid for child in psutil.Process().children()}
+    pool = DecodePool(workers=2, timeout_s=60.0)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: pool.call(time.sleep, 0.1), range(4)))
+    assert {child.pid for child in psutil.Process().children()} > before
+    pool.close()
+    assert {child.pid for child in psutil.Process().children()} <= before  # zombies would be there
+    with pytest.raises(RuntimeError, match='closed'):
+        pool.decode(FILM, 0.0, SPEC)
+    pool.close()
+
+
+@pytest.mark.parametrize('workers, timeout_s', [(0, 1.0), (1, 0.0), (1, float('nan'))])
+def test_senseless_pools_are_refused(workers, timeout_s):
+    with pytest.raises(ValueError, match='must be positive'):
+        DecodePool(workers, timeout_s)
+
+
+def test_workers_end_with_an_owner_that_is_killed():
+    script = textwrap.dedent("""
+        import threading, time
+        from diffmavil_jax.data.sandbox import DecodePool
+        pool = DecodePool(2, 3.0)
+        threading.Thread(target=pool.call, args=(time.sleep, 600), daemon=True).start()
+        pool.call(abs, -1)
+        time.sleep(0.2)
+        print('ready', flush=True)
+        time.sleep(600)
+    """)
+    with subprocess.Popen(
+        [sys.executable, '-c', script], stdout=subprocess.PIPE, env=os.environ | {'PYTHONPATH': os.getcwd()}
+    ) as owner:
+        assert owner.stdout.readline() == b'ready\n'
+        workers = workers_of(psutil.Process(owner.pid))
+        assert len(workers) == 2
+        owner.kill()
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+
+
+def test_memory_stays_flat():
+    spec = ClipSpec(sample_rate=16_000, seconds=0.4, frames=2, frame_size=32)
+    names = ('spring_0004.mp4', 'grid-swiz3n_0000.mp4', 'nasajwst_0000.mp4')
+    with DecodePool(workers=1, timeout_s=120.0) as pool:
+        pool.call(abs, -1)
+        (worker,) = [process for process in workers_of() if process.ppid() == os.getpid()][-1:]
+        owner = psutil.Process()
+
+        def used(clips):
+            for i in range(clips):
+                pool.decode(MEDIA / names[i % 3], i % 20 / 10, spec)
+            return worker.memory_info().rss, owner.memory_info().rss
+
+        before, after = used(250), used(750)
+    assert np.max(np.subtract(after, before)) < 3 << 20
+
+
+# Real recordings, and the packets of one of them in other containers.
+REAL = (
+    MEDIA / 'grid-brbk7n_0000.mp4', MEDIA / 'grid-swiz3n_0000.mp4', MEDIA / 'nasajwst_0000.mp4', FILM,
+    MEDIA / 'tos_battle.webm', ROAR,
+)  # fmt: skip
+REMUXED = ('a.mkv', 'a.ts', 'a.flv', 'a.mov')
+MUTATIONS = 504
+
+
+@pytest.fixture(scope='module')
+def victims(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('victims')
+    files = {path.name: path.read_bytes()[:80_000] for path in REAL}
+    for name in REMUXED:
+        with av.open(str(FILM)) as source, av.open(str(folder / name), 'w') as target:
+            streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+            for packet in source.demux():
+                if packet.dts is not None:
+                    packet.stream = streams[packet.stream.index]
+                    target.mux(packet)
+        files[name] = (folder / name).read_bytes()
+    waveform, frames = media.decode(FILM, 0.0, SPEC)
+    waveform, frames = media.decode(FILM, 0.0, SPEC)
+    sound = {'sound': waveform, 'rate': SPEC.sample_rate}
+    files['b.avi'] = write(folder / 'b.avi', list(frames), **sound, fps=4).read_bytes()
+    files['b.webm'] = write(
+        folder / 'b.webm', list(frames), fps=4, codec='libsvtav1', options={'preset': '12'}
+    ).read_bytes()
+    return files
+
+
+def mutate(data, others, rng):
+    """Flips bytes, cuts, or splices in a part of this or of another file."""
+    kind, data = rng.choice(('flips', 'header', 'cut', 'splice', 'swap', 'zeros')), bytearray(data)
+    # Half of the places are near the ends, where containers have their tables.
+    edge = min(len(data), 4_000)
+    near = rng.choice((rng.randrange(edge), len(data) - 1 - rng.randrange(edge)))
+    at, length = rng.choice((near, rng.randrange(len(data)))), rng.randrange(1, 2_000)
+    if kind == 'flips':
+        for _ in range(rng.choice((1, 10, 200))):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == 'header':
+        for _ in range(rng.choice((1, 4, 16))):
+            data[rng.choice((rng.randrange(edge), len(data) - 1 - rng.randrange(edge)))] = rng.randrange(256)
+    elif kind == 'cut':
+        del data[at : rng.choice((len(data), at + length))]
+    elif kind == 'splice':
+        other = rng.choice(others)
+        begin = rng.randrange(len(other))
+        data[at:at] = other[begin : begin + length]
+    elif kind == 'swap':
+        data[at : at + length] = rng.choice(others)[at : at + length]
+    else:
+        data[at : at + length] = rng.choice((b'\x00', b'\xff')) * length
+    return bytes(data)
+
+
+def test_no_damage_crashes_hangs_or_miscounts(pool, victims):
+    spec = ClipSpec(sample_rate=16_000, seconds=0.5, frames=4, frame_size=32)
+    names, rng = sorted(victims), random.Random(0)
+    outcomes = {name: [] for name in names}
+
+    def judge(job):
+        name, source = job
+        modalities = ['audio'] if name.endswith('.mp3') else ['video'] if name == 'b.webm' else media.BOTH
+        try:
+            info = pool.probe(source)
+            assert 0 <= info.duration_s <= media.MAX_SECONDS
+            waveform, frames = pool.decode(source, 0.25, spec, modalities)
+        except media.MediaError as error:
+            reason = str(error).split(':')[0]
+            assert reason in (
+                'unreadable',
+                'no audio',
+                'no video',
+                'too short',
+                'silent',
+                'wrong frame count',
+            )
+            assert not str(error).startswith('unreadable: decoder'), (name, str(error))
+            outcomes[name].append(reason)
+            return
+        if 'audio' in modalities:
+            assert (waveform.shape, waveform.dtype) == ((8_000,), np.int16)
+            assert np.abs(waveform.astype(int)).max() >= media.SILENCE_PEAK
+        if 'video' in modalities:
+            assert (frames.shape, frames.dtype) == ((4, 32, 32, 3), np.uint8)
+        outcomes[name].append('good')
+
+    for name in names:
+        judge((name, victims[name]))
+    assert all(outcome == ['good'] for outcome in outcomes.values()), outcomes
+    jobs = []
+    for i in range(MUTATIONS):
+        name = names[i % len(names)]
+        jobs.append((name, mutate(victims[name], list(victims.values()), rng)))
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(judge, jobs))
+    told = [outcome for results in outcomes.values() for outcome in results[1:]]
+    assert len(told) == MUTATIONS
+    assert 0.1 < told.count('good') / MUTATIONS < 0.9  # neither spared nor smashed
