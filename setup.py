@@ -45,6 +45,7 @@ setuptools.setup(
             'mypy>=1.18,<3',
             'psutil>=6,<8',
             'pytest>=8.4,<10',
+            'pytest-xdist>=3.6,<4',
             'ruff>=0.17,<0.18',  # the formatter's output changes with the minor version
             'scikit-learn>=1.6,<2',
         ],

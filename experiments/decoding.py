@@ -188,12 +188,14 @@ def timed(decode: Callable[[Job], Decoded], job: Job) -> tuple[float, Decoded]:
 
 
 def difference(result: Decoded, reference: Decoded) -> str:
-    """How far a result is from the reference: grey levels, and the correlation of the sounds."""
+    """How far a result is from the reference: grey levels, and by how many ms its sound is late."""
     levels = np.abs(result[1].astype(int) - reference[1]).mean()
     if result[0] is None or reference[0] is None:
         return f'{levels:.1f}'
-    length = min(len(result[0]), len(reference[0]))
-    return f'{levels:.1f}, {np.corrcoef(result[0][:length], reference[0][:length])[0, 1]:.3f}'
+    length = 2 * max(len(result[0]), len(reference[0]))
+    spectra = [np.fft.rfft(sound.astype(float), length) for sound in (result[0], reference[0])]
+    lag = int(np.argmax(np.fft.irfft(spectra[0] * spectra[1].conj(), length)))
+    return f'{levels:.1f}, {(lag - length if lag > length // 2 else lag) / 16:.1f}'
 
 
 def compare(jobs: list[Job], repeats: int) -> None:
@@ -228,10 +230,8 @@ def compare(jobs: list[Job], repeats: int) -> None:
         print(f'| {pathlib.Path(job.path).name} | {median["ours"]:.1f} | {" | ".join(cells)} |', flush=True)
     mean = [f'{statistics.geometric_mean(totals[name]):.2f}' if totals[name] else '-' for name in others]
     print(f'| geometric mean | | {" | ".join(mean)} |')
-    print(
-        '\nTheir CPU time over ours: above 1, ours is faster. In brackets, the distance from our result: mean'
-    )
-    print('difference of the pictures in grey levels, and the correlation of the sounds.')
+    print('\nTheir CPU time over ours: above 1, ours is faster. In brackets, the distance from our result:')
+    print('mean difference of the pictures in grey levels, and how many ms later the sound is.')
 
 
 def overhead(jobs: list[Job], repeats: int) -> None:

@@ -175,12 +175,16 @@ class _Worker:
         self._connection.close()
         self._shared.close()
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a dead disk may hold it for ever
+            self._process.wait(_GRACE_S)
 
 
 def serve(descriptor: int, shared: int, timeout_s: float) -> NoReturn:
     """What a worker does: answers calls until its owner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner
+    for for_the_owner in (signal.SIGINT, signal.SIGTERM):  # a terminal or a scheduler tells the whole group
+        signal.signal(for_the_owner, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the owner may ignore or block it, which is inherited
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     connection, arena = Connection(descriptor), _Arena(shared)

@@ -177,8 +177,8 @@ def test_sub_folders_are_classes_only_if_asked(tmp_path):
 
 
 def test_csv(tmp_path):
-    row = 'a/b.mp4,train,dog,1.5,4'
-    table = f'path,split,label,start_s,duration_s\n{row}\nc.wav,test,cat,,\n{row}\n'
+    table = 'path,split,label,start_s,duration_s\na/b.mp4,train,dog,1.5,4\nc.wav,test,cat,,\n'
+    table += 'a/b.mp4,train,dog,1.5,4\n'
     listing = read('csv', write(tmp_path, list__csv=table))
     assert listing.rows == [
         Row('a/b.mp4', 'train', 'a/b.mp4', 1.5, 4.0, (1,)),

@@ -94,7 +94,8 @@ def open_container(source: Source) -> Iterator[InputContainer]:
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
-        raise MediaError(f'unreadable: {getattr(error, "strerror", None) or error}') from error
+        reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
+        raise MediaError(f'unreadable: {reason}') from error
 
 
 def best_video(container: InputContainer) -> VideoStream | None:
