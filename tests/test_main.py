@@ -281,7 +281,7 @@ MISTAKES = {
     'unknown flag': (['--wrkdir=x'], ['wrkdir']),
     'stray argument': (['demo'], ["'demo'", '--']),
     'no path': (['--config.data.source=folder'], ["config.data.path = ''", 'folder of media files']),
-    'no reader': (['--config.data.source=tfds'], ["config.data.source = 'tfds'", "'generated'"]),
+    'no dataset': (['--config.data.source=tfds'], ["config.data.path = ''", 'prepared dataset']),
     'batch and mesh': (
         ['--config.parallel.data=3'],
         ['config.parallel', '3', '1 devices'],

@@ -28,6 +28,7 @@ from jaxtyping import Float, Int16, UInt8
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
+from diffmavil_jax.data.sandbox import DecodePool
 
 EXTENSIONS = (
     '.3g2', '.3gp', '.aac', '.aif', '.aiff', '.asf', '.avi', '.caf', '.dv', '.f4v', '.flac', '.flv',
@@ -60,6 +61,7 @@ def open_folder(
     eval_fraction: float,
     max_bad_fraction: float,
     cache_bytes: int,
+    decoders: DecodePool,
 ) -> FolderSources:
     """Finds, probes and splits the media files of a folder.
 
@@ -72,6 +74,7 @@ def open_folder(
         max_bad_fraction: how many refused ones are tolerated, as a share of all clips, found
             when the folder is opened or later. A stretch that yields no clip counts as one.
         cache_bytes: decoded clips are kept in memory up to this size, shared by both parts.
+        decoders: processes that read the files, so that one of them can't end the run.
 
     Raises:
         DataError: no media there, a CSV that can't be understood, too much that is refused, or
@@ -83,12 +86,12 @@ def open_folder(
     table = _find_csv(root)
     rows = _read_csv(table) if table else [_Row(file) for file in _find_media(root)]
     label_names = tuple(sorted({row.label for row in rows} - {''}))
-    index = _index(root, rows, spec, label_names)
+    index = _index(root, rows, spec, label_names, decoders)
     ledger = Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
     for _, refusal in index.refused:
         ledger.record(refusal)
     ledger.check()
-    held_out = _split(root, rows, index, spec, eval_fraction)
+    held_out = _split(root, rows, index, spec, eval_fraction, decoders)
     cache = _Cache(cache_bytes)
 
     def part(held: bool) -> FolderSource:
@@ -96,7 +99,7 @@ def open_folder(
         if not places:
             raise DataError(_empty_part(root, held, any(row.held_out is not None for row in rows)))
         refused = [refusal for file, refusal in index.refused if (file in held_out) == held]
-        return FolderSource(root, places, spec, label_names, refused, ledger, cache)
+        return FolderSource(root, places, spec, label_names, refused, ledger, cache, decoders)
 
     return FolderSources(part(False), part(True), tuple(index.notes))
 
@@ -118,12 +121,13 @@ class FolderSource:
         refused: Sequence[Refusal],
         ledger: Ledger,
         cache: _Cache,
+        decoders: DecodePool,
     ) -> None:
         self.name = str(root)
         self.label_names = label_names
         self._root, self._places, self._spec = root, places, spec
         self._usable = Substitutes(self.name, len(places), ledger, refused)
-        self._cache = cache
+        self._cache, self._decoders = cache, decoders
 
     @property
     def counts(self) -> dict[str, float]:
@@ -166,7 +170,7 @@ class FolderSource:
         if decoded is not None:
             return decoded
         try:
-            decoded = media.decode(self._root / place.file, place.start_s, self._spec)
+            decoded = self._decoders.decode(self._root / place.file, place.start_s, self._spec)
         except media.MediaError as error:
             raise UnusableError(Refusal(place.id, str(error))) from error
         for array in decoded:
@@ -327,9 +331,15 @@ def _parse_seconds(where: str, column: str, cells: Mapping[str, str]) -> float |
     return seconds
 
 
-def _index(root: pathlib.Path, rows: Sequence[_Row], spec: ClipSpec, label_names: Sequence[str]) -> _Index:
+def _index(
+    root: pathlib.Path,
+    rows: Sequence[_Row],
+    spec: ClipSpec,
+    label_names: Sequence[str],
+    decoders: DecodePool,
+) -> _Index:
     """Probes the files and cuts the rows into clips."""
-    lengths = _probe(root, sorted({row.file for row in rows}))
+    lengths = _probe(root, sorted({row.file for row in rows}), decoders)
     labels = {name: i for i, name in enumerate(label_names)}
     places: dict[str, _Place] = {}
     refused: dict[str, tuple[str, Refusal]] = {}
@@ -371,12 +381,12 @@ def _stretch(row: _Row, length: float, spec: ClipSpec) -> tuple[float, float]:
     return begin, length if row.start_s is None else min(length, begin + spec.seconds)
 
 
-def _probe(root: pathlib.Path, files: Sequence[str]) -> dict[str, float | str]:
+def _probe(root: pathlib.Path, files: Sequence[str], decoders: DecodePool) -> dict[str, float | str]:
     """The usable length of each file in seconds, or the reason why there is none."""
 
     def one(file: str) -> float | str:
         try:
-            info = media.probe(root / file)
+            info = decoders.probe(root / file)
         except media.MediaError as error:
             return str(error)
         if not info.has_video:
@@ -388,7 +398,12 @@ def _probe(root: pathlib.Path, files: Sequence[str]) -> dict[str, float | str]:
 
 
 def _split(
-    root: pathlib.Path, rows: Sequence[_Row], index: _Index, spec: ClipSpec, eval_fraction: float
+    root: pathlib.Path,
+    rows: Sequence[_Row],
+    index: _Index,
+    spec: ClipSpec,
+    eval_fraction: float,
+    decoders: DecodePool,
 ) -> set[str]:
     """The files that are held out: as the rows say, or by the hash of the name.
 
@@ -403,8 +418,15 @@ def _split(
     firsts = {place.file: place for place in reversed(index.places)}
     in_order = sorted(firsts, key=_unit_hash)
 
+    def decodes(place: _Place) -> bool:
+        try:
+            decoders.decode(root / place.file, place.start_s, spec)
+        except media.MediaError:
+            return False
+        return True
+
     def usable(files: Iterable[str]) -> str | None:
-        return next((file for file in files if _decodes(root, firsts[file], spec)), None)
+        return next((file for file in files if decodes(firsts[file])), None)
 
     if usable(file for file in in_order if file in held_out) is None:
         moved = usable(file for file in in_order if file not in held_out)
@@ -419,14 +441,6 @@ def _split(
                 f'the hash of the names held out every usable file, so {moved} is for training'
             )
     return held_out
-
-
-def _decodes(root: pathlib.Path, place: _Place, spec: ClipSpec) -> bool:
-    try:
-        media.decode(root / place.file, place.start_s, spec)
-    except media.MediaError:
-        return False
-    return True
 
 
 def _unit_hash(file: str) -> float:

@@ -55,6 +55,13 @@ class DecodePool:
         for _ in range(workers):
             self._idle.put(None)
 
+    def __getstate__(self) -> tuple[int, float]:
+        """A copy in another process has workers of its own."""
+        return self._workers, self._timeout_s
+
+    def __setstate__(self, state: tuple[int, float]) -> None:
+        DecodePool.__init__(self, *state)
+
     def __enter__(self) -> DecodePool:
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffmavil_jax.config import Config, ConfigError, split_list
 from diffmavil_jax.data.clip import ClipSpec, Sources
 from diffmavil_jax.data.folder import open_folder
+from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld
 
 # Held-out clips of the generated world come from another stream of random states.
@@ -42,6 +43,7 @@ def open_sources(config: Config) -> Sources:
             eval_fraction=data.eval_fraction,
             max_bad_fraction=data.max_bad_fraction,
             cache_bytes=int(data.cache_gb * 2**30),
+            decoders=DecodePool(data.threads),
         )
         return Sources(folder.train, folder.eval, folder.notes)
     # Here, because TFDS takes a second to import.

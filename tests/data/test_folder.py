@@ -11,7 +11,9 @@ import pytest
 
 from diffmavil_jax.data import folder
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.sandbox import DecodePool
 
+DECODERS = DecodePool(2)
 MEDIA = pathlib.Path(__file__).parent / 'media'
 SPEC = ClipSpec(sample_rate=16_000, seconds=1.0, frames=2, frame_size=16)
 SPRING, NASA, GRID, TOS = 'spring_0004.mp4', 'nasajwst_0000.mp4', 'grid-brbk7n_0000.mp4', 'tos_battle.webm'
@@ -19,7 +21,12 @@ SPRING, NASA, GRID, TOS = 'spring_0004.mp4', 'nasajwst_0000.mp4', 'grid-brbk7n_0
 
 def open_folder(path, spec=SPEC, *, eval_fraction=0.1, max_bad_fraction=0.5, cache_bytes=1 << 24):
     return folder.open_folder(
-        path, spec, eval_fraction=eval_fraction, max_bad_fraction=max_bad_fraction, cache_bytes=cache_bytes
+        path,
+        spec,
+        eval_fraction=eval_fraction,
+        max_bad_fraction=max_bad_fraction,
+        cache_bytes=cache_bytes,
+        decoders=DECODERS,
     )
 
 
@@ -377,8 +384,8 @@ def test_the_cache_changes_nothing_and_keeps_its_size(tmp_path, monkeypatch):
             np.testing.assert_array_equal(plain[i]['frames'], cached[i]['frames'])
 
     decoded = []
-    decode = folder.media.decode
-    monkeypatch.setattr(folder.media, 'decode', lambda *args: decoded.append(args[1]) or decode(*args))
+    decode = DECODERS.decode
+    monkeypatch.setattr(DECODERS, 'decode', lambda *args: decoded.append(args[1]) or decode(*args))
     for i in range(4):
         cached[i]
     assert decoded == [3.0]
