@@ -19,6 +19,13 @@ SPEC = ClipSpec(sample_rate=16_000, seconds=1.0, frames=2, frame_size=16)
 SPRING, NASA, GRID, TOS = 'spring_0004.mp4', 'nasajwst_0000.mp4', 'grid-brbk7n_0000.mp4', 'tos_battle.webm'
 
 
+@pytest.fixture(scope='module', autouse=True)
+def decoders_end():
+    """Other tests count the processes that there are."""
+    yield
+    DECODERS.close()
+
+
 def open_folder(path, spec=SPEC, *, eval_fraction=0.1, max_bad_fraction=0.5, cache_bytes=1 << 24):
     return folder.open_folder(
         path,

@@ -31,7 +31,8 @@ def pool():
 
 def workers_of(process=None):
     children = (process or psutil.Process()).children(recursive=True)
-    return [child for child in children if 'sandbox.serve' in ' '.join(child.cmdline())]
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if 'sandbox.serve' in ' '.join(child.cmdline())]
 
 
 def test_clips_are_those_of_the_decoder_itself(pool):
