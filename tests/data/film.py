@@ -5,6 +5,7 @@ import pathlib
 
 import av
 import numpy as np
+import pytest
 
 from diffmavil_jax.data.clip import ClipSpec
 
@@ -97,3 +98,10 @@ def shown(frames):
     assert np.abs(levels - 20 - STEP * index).max() < 3
     assert frames.reshape(len(frames), -1).std(1).max() < 2
     return index.tolist()
+
+
+def assert_onset(waveform, expected_s, suffix):
+    # These can't say that what the encoder puts before the sound is no part of the presentation.
+    late = {'ts': 481, 'flv': 1_105}.get(suffix, 0) / 48_000
+    loud = np.abs(waveform.astype(int)) > 6_000
+    assert np.argmax(loud) / 16_000 == pytest.approx(expected_s + late, abs=0.003)
