@@ -61,9 +61,9 @@ def _small(config: ConfigDict) -> None:
 def demo(config: ConfigDict) -> None:
     """The generated world on a CPU (the default); see experiments/README.md."""
     _small(config)
-    config.train.update(samples=13_000, log_every_samples=500)
-    config.evaluation.update(every_samples=6_500, probe_train_clips=1_536, probe_eval_clips=768)
-    config.checkpoint.update(every_minutes=1.0, every_samples=6_500)
+    config.train.update(samples=11_000, log_every_samples=500)
+    config.evaluation.update(every_samples=5_500, probe_train_clips=1_024, probe_eval_clips=512)
+    config.checkpoint.update(every_minutes=1.0, every_samples=5_500)
 
 
 def demo_long(config: ConfigDict) -> None:

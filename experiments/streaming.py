@@ -34,6 +34,7 @@ from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.pipeline import Loader, stack
 from diffmavil_jax.data.prepared import FEATURES, Metadata
 from diffmavil_jax.data.prepared_source import PreparedSource, open_prepared
+from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 
@@ -85,7 +86,14 @@ def write_dataset(directory: str, folder: str, clips: int, size: int) -> str:
     spec = ClipSpec(SPEC.sample_rate, 4.0 if folder else SPEC.seconds, SPEC.frames, size)
     source: ClipSource = GeneratedWorld(spec, seed=0, length=DISTINCT_CLIPS)
     if folder:
-        source = open_folder(folder, spec, eval_fraction=0.1, max_bad_fraction=1.0, cache_bytes=0).train
+        source = open_folder(
+            folder,
+            spec,
+            eval_fraction=0.1,
+            max_bad_fraction=1.0,
+            cache_bytes=0,
+            decoders=DecodePool(2),
+        ).train
     builder = Builder(source=source, clips=clips, size=size, data_dir=directory)
     builder.download_and_prepare()
     return str(builder.data_dir)

@@ -21,7 +21,8 @@ class View:
     """What the network gets of one modality.
 
     Clean patches of which it sees `visible`, and the tokens that it is to decode, with their
-    diffused patches and time step where they replace mask tokens.
+    diffused patches and time step where they replace mask tokens. `second`, if given, is what a
+    second view of the clip sees, which passes the encoders only.
     """
 
     patches: Float[Array, 'b n p']
@@ -29,14 +30,16 @@ class View:
     decoded: Int[Array, 'b m']
     noisy: Float[Array, 'b m p'] | None = None
     timestep: Int[Array, ' b'] | None = None
+    second: Int[Array, 'b k'] | None = None
 
 
 @flax.struct.dataclass
 class Outputs:
-    """Per modality: predictions at the decoded tokens, and the pooled uni-modal features."""
+    """Per modality: predictions at the decoded tokens, and the pooled uni-modal features of both views."""
 
     predictions: dict[str, Float[Array, 'b m p']]
     pooled: dict[str, Float[Array, 'b d']]
+    second_pooled: dict[str, Float[Array, 'b d']]  # empty without a second view
 
 
 class PretrainingModel(nn.Module):
@@ -73,19 +76,26 @@ class PretrainingModel(nn.Module):
 
     def __call__(self, views: dict[str, View]) -> Outputs:
         """Encodes the visible tokens, fuses, and decodes."""
-        tokens = {m: self.encoder[m](views[m].patches, views[m].visible) for m in MODALITIES}
+        both = {m: self._encode(view, m) for m, view in views.items()}
+        tokens = {m: encoded[:, 0] for m, encoded in both.items()}
         latents = self._fuse(tokens)
         predictions = {
             m: self.decoder[m](latents[m], view.visible, view.decoded, view.noisy, view.timestep)
             for m, view in views.items()
         }
-        return Outputs(predictions, {m: self._pool(tokens[m], m) for m in MODALITIES})
+        return Outputs(
+            predictions,
+            {m: self._pool(tokens[m], m) for m in MODALITIES},
+            {m: self._pool(both[m][:, 1], m) for m in MODALITIES if views[m].second is not None},
+        )
 
-    def embed(
-        self, patches: dict[str, Float[Array, 'b n p']], visible: dict[str, Int[Array, 'b k']]
-    ) -> dict[str, Float[Array, 'b d']]:
-        """Pooled uni-modal features of masked clips: the encoders alone."""
-        return {m: self._pool(self.encoder[m](patches[m], visible[m]), m) for m in MODALITIES}
+    def _encode(self, view: View, modality: str) -> Float[Array, 'b v 1+k d']:
+        """The tokens of one view or of two, in one pass, so that the encoder is compiled once."""
+        seen = [view.visible] if view.second is None else [view.visible, view.second]
+        # Clip by clip, so that a batch over several devices stays where it is.
+        visible = jnp.stack(seen, axis=1).reshape(-1, view.visible.shape[1])
+        tokens = self.encoder[modality](jnp.repeat(view.patches, len(seen), axis=0), visible)
+        return tokens.reshape(-1, len(seen), *tokens.shape[1:])
 
     def features(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b d']]:
         """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide)."""

@@ -60,6 +60,8 @@ class PretrainingObjective:
         """
         patches, positions = to_patches(batch, self.config), batch['position']
         views = self.views(patches, positions, counts)
+        if self.config.loss.second_view:
+            views = self._with_second_views(views, positions, counts)
         outputs = self.model.apply({'params': params}, views)
         terms = self._reconstruction(views, outputs, patches, positions)
         inter, correct = info_nce(
@@ -67,7 +69,7 @@ class PretrainingObjective:
         )
         terms['inter'] = inter
         if self.config.loss.second_view:
-            terms['intra'] = self._intra_modal(params, patches, positions, counts, outputs)
+            terms['intra'] = self._intra_modal(outputs)
         weights = {
             'audio': self.config.loss.audio_weight,
             'video': self.config.loss.video_weight,
@@ -140,28 +142,22 @@ class PretrainingObjective:
             errors[modality] = squared_error(outputs.predictions[modality], target)
         return errors
 
-    def _intra_modal(
-        self,
-        params: Any,
-        patches: dict[str, jax.Array],
-        positions: jax.Array,
-        counts: Mapping[str, TokenCounts],
-        outputs: Outputs,
-    ) -> Float[Array, ' b']:
-        """InfoNCE between two masked views of each modality, summed over the modalities.
-
-        The second view passes the encoders only; whether it passes fusion and decoders in
-        the papers is unknown.
-        """
-        visible = {}
-        for modality in MODALITIES:
+    def _with_second_views(
+        self, views: dict[str, View], positions: jax.Array, counts: Mapping[str, TokenCounts]
+    ) -> dict[str, View]:
+        """Whether the second view passes fusion and decoders in the papers is unknown; here it does not."""
+        result = {}
+        for modality, view in views.items():
             keys = clip_keys(self.config.seed, f'second {modality} mask', positions)
-            tokens, count = patches[modality].shape[1], counts[modality].visible
-            visible[modality], _ = random_masks(keys, tokens, count, 0)
-        pooled = self.model.apply({'params': params}, patches, visible, method='embed')
+            second, _ = random_masks(keys, view.patches.shape[1], counts[modality].visible, 0)
+            result[modality] = dataclasses.replace(view, second=second)
+        return result
+
+    def _intra_modal(self, outputs: Outputs) -> Float[Array, ' b']:
+        """InfoNCE between two masked views of each modality, summed over the modalities."""
         temperature = self.config.loss.intra_temperature
-        losses = [info_nce(outputs.pooled[m], pooled[m], temperature)[0] for m in MODALITIES]
-        return jnp.stack(losses).sum(axis=0)
+        pairs = [(outputs.pooled[m], outputs.second_pooled[m]) for m in MODALITIES]
+        return jnp.stack([info_nce(*pair, temperature)[0] for pair in pairs]).sum(axis=0)
 
     def _timesteps(self, positions: jax.Array, stream: str, fixed: int | None) -> Int[Array, ' b']:
         if fixed is not None:

@@ -53,10 +53,6 @@ class Bound:
     def __call__(self, views):
         return self._run(None, views)
 
-    def embed(self, views):
-        patches = {m: view.patches for m, view in views.items()}
-        return self._run('embed', patches, {m: view.visible for m, view in views.items()})
-
     def features(self, patches):
         return self._run('features', patches)
 
@@ -107,11 +103,17 @@ def test_clips_do_not_see_each_other(model):
         np.testing.assert_allclose(one, other[::-1], atol=1e-5)
 
 
-def test_embed_is_the_pooled_output(model):
+def test_a_second_view_is_pooled_as_if_it_were_the_first_and_changes_nothing_else(model):
     views = make_views()
-    pooled = model(views).pooled
-    for modality, embedded in model.embed(views).items():
-        np.testing.assert_allclose(embedded, pooled[modality], atol=1e-5)
+    other = {m: view.replace(visible=view.visible[:, ::-1] // 2) for m, view in views.items()}
+    both = model({m: view.replace(second=other[m].visible) for m, view in views.items()})
+    first, second = model(views), model(other)
+    assert not first.second_pooled
+    for modality in views:
+        np.testing.assert_allclose(both.pooled[modality], first.pooled[modality], atol=1e-5)
+        np.testing.assert_allclose(both.second_pooled[modality], second.pooled[modality], atol=1e-5)
+        np.testing.assert_allclose(both.predictions[modality], first.predictions[modality], atol=1e-5)
+        assert np.abs(both.pooled[modality] - both.second_pooled[modality]).max() > 1e-3
 
 
 def test_features_of_whole_clips_are_those_of_a_view_that_hides_nothing(model):
@@ -129,7 +131,7 @@ def test_features_of_whole_clips_are_those_of_a_view_that_hides_nothing(model):
         m: view.replace(visible=np.stack([rng.permutation(SIZES[m][0]) for _ in range(2)]).astype(np.int32))
         for m, view in views.items()
     }
-    for modality, embedded in model.embed(everything).items():
+    for modality, embedded in model(everything).pooled.items():
         np.testing.assert_allclose(embedded, features[modality], atol=1e-5)
 
 
