@@ -308,8 +308,8 @@ def _parse_row(where: str, cells: Mapping[str, str]) -> _Row:
         file=path.as_posix(),
         held_out=_parse_split(where, cells['split']) if 'split' in cells else None,
         label=cells.get('label', ''),
-        start_s=_parse_seconds(where, 'start_s', cells),
-        duration_s=_parse_seconds(where, 'duration_s', cells),
+        start_s=parse_seconds(where, 'start_s', cells),
+        duration_s=parse_seconds(where, 'duration_s', cells),
     )
 
 
@@ -320,7 +320,12 @@ def _parse_split(where: str, value: str) -> bool:
     return value.lower() in HELD_OUT_SPLITS
 
 
-def _parse_seconds(where: str, column: str, cells: Mapping[str, str]) -> float | None:
+def parse_seconds(where: str, column: str, cells: Mapping[str, str]) -> float | None:
+    """A time in a row of a CSV; None where the cell is empty or absent.
+
+    Raises:
+        DataError: it is no number of seconds; `where` names the row.
+    """
     text = cells.get(column, '')
     try:
         seconds = float(text) if text else None
@@ -414,9 +419,9 @@ def _split(
     by_hash = {row.file for row in rows if row.held_out is None}
     if not by_hash:
         return held_out
-    held_out |= {file for file in by_hash if _unit_hash(file) < eval_fraction}
+    held_out |= {file for file in by_hash if unit_hash(file) < eval_fraction}
     firsts = {place.file: place for place in reversed(index.places)}
-    in_order = sorted(firsts, key=_unit_hash)
+    in_order = sorted(firsts, key=unit_hash)
 
     def decodes(place: _Place) -> bool:
         try:
@@ -443,7 +448,7 @@ def _split(
     return held_out
 
 
-def _unit_hash(file: str) -> float:
+def unit_hash(file: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     digest = hashlib.sha256(file.encode('utf-8', 'surrogateescape')).digest()
     return int.from_bytes(digest[:8], 'big') / 2**64

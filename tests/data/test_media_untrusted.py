@@ -105,19 +105,26 @@ def test_no_claimed_duration_is_believed_blindly(tmp_path, seconds):
         assert shown(media.decode(source, 0.0, SPEC)[1]) == list(range(1, 16, 2))
 
 
-@pytest.mark.parametrize('offset_s', [1e6, 1e9, 4e11])
-def test_times_far_from_zero(tmp_path, offset_s):
-    """A presentation begins where its first packet is; absurd times give no clip, or the right one."""
-    path = write(tmp_path / 'a.mkv', [grey(i) for i in range(16)], tone_from(0, 2))
-    moved = tmp_path / 'b.mkv'
+def delayed(path, offset_s, from_s=-math.inf):
+    """A copy of a file in which everything from `from_s` on happens later."""
+    moved = path.with_name('b.mkv')
     with av.open(str(path)) as source, av.open(str(moved), 'w') as target:
         streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
         for packet in source.demux():
             if packet.pts is not None:
-                packet.pts += round(offset_s / packet.time_base)
-                packet.dts = packet.pts
+                if packet.pts * packet.time_base >= from_s:
+                    packet.pts += round(offset_s / packet.time_base)
+                    packet.dts = packet.pts
                 packet.stream = streams[packet.stream.index]
                 target.mux(packet)
+    return moved
+
+
+@pytest.mark.parametrize('offset_s', [1e6, 1e9, 4e11])
+def test_times_far_from_zero(tmp_path, offset_s):
+    """A presentation begins where its first packet is; absurd times give no clip, or the right one."""
+    path = write(tmp_path / 'a.mkv', [grey(i) for i in range(16)], tone_from(0, 2))
+    moved = delayed(path, offset_s)
     try:
         waveform, frames = media.decode(moved, 0.0, SPEC)
     except media.MediaError:
@@ -129,16 +136,7 @@ def test_times_far_from_zero(tmp_path, offset_s):
 def test_a_jump_in_the_times_leaves_a_gap_and_no_more(tmp_path):
     """From 1 s on, everything happens a day later."""
     path = write(tmp_path / 'a.mkv', [grey(i) for i in range(16)], tone_from(0, 2))
-    moved = tmp_path / 'b.mkv'
-    with av.open(str(path)) as source, av.open(str(moved), 'w') as target:
-        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
-        for packet in source.demux():
-            if packet.pts is not None:
-                if packet.pts * packet.time_base >= 1:
-                    packet.pts += round(1e6 / packet.time_base)
-                    packet.dts = packet.pts
-                packet.stream = streams[packet.stream.index]
-                target.mux(packet)
+    moved = delayed(path, 1e6, from_s=1)
     waveform, frames = media.decode(moved, 0.0, SPEC)
     assert shown(frames) == [1, 3, 5, 7, 7, 7, 7, 7]
     assert waveform[:15_000].any() and not waveform[17_000:].any()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 from collections.abc import Mapping, Sequence
 
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.folder import EXTENSIONS
+from diffmavil_jax.data.folder import EXTENSIONS, parse_seconds, unit_hash
 from diffmavil_jax.data.listings import row as rows_lib
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
 
@@ -81,8 +79,7 @@ def _classes(request: Request, found: Sequence[str]) -> Classes:
 
 
 def _part(file: str, request: Request) -> str:
-    digest = hashlib.sha256(file.encode('utf-8', 'surrogateescape')).digest()
-    return HELD_OUT if int.from_bytes(digest[:8], 'big') / 2**64 < request.eval_fraction else TRAIN
+    return HELD_OUT if unit_hash(file) < request.eval_fraction else TRAIN
 
 
 def _folder_of(file: str) -> str:
@@ -121,18 +118,7 @@ def _row(where: str, cells: Mapping[str, str], labels: tuple[int, ...], request:
         name=file,
         split=rows_lib.split_name(where, split) if split else _part(file, request),
         file=file,
-        start_s=_seconds(where, 'start_s', cells),
-        duration_s=_seconds(where, 'duration_s', cells),
+        start_s=parse_seconds(where, 'start_s', cells),
+        duration_s=parse_seconds(where, 'duration_s', cells),
         labels=labels,
     )
-
-
-def _seconds(where: str, column: str, cells: Mapping[str, str]) -> float | None:
-    text = cells.get(column, '')
-    try:
-        seconds = float(text) if text else None
-    except ValueError:
-        seconds = math.nan
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise DataError(f'{where}: {column} = {text!r}: must be a number of seconds, at least 0, or empty.')
-    return seconds

@@ -53,10 +53,6 @@ class Settings:
             raise DataError(f'--{field}={shown}: must be {allowed}.')
 
     @property
-    def has_audio(self) -> bool:
-        return 'audio' in self.modalities
-
-    @property
     def has_video(self) -> bool:
         return 'video' in self.modalities
 
