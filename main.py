@@ -23,8 +23,10 @@ STARTED = time.time()
 from absl import app, flags, logging  # noqa: E402 - the clock of the whole run starts before the imports
 from ml_collections import config_flags  # noqa: E402
 
-from configs import common  # noqa: E402
-from diffmavil_jax.config import Config, ConfigError, field_type, from_dict  # noqa: E402
+from configs import common, finetune  # noqa: E402
+from diffmavil_jax.config import Config, field_type, from_dict  # noqa: E402
+from diffmavil_jax.config_tree import ConfigError  # noqa: E402
+from diffmavil_jax.inherit import inherit  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
 from diffmavil_jax.training.plan import make_plan  # noqa: E402
 from diffmavil_jax.training.plan_table import plan_table  # noqa: E402
@@ -32,7 +34,10 @@ from diffmavil_jax.training.plan_table import plan_table  # noqa: E402
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'configs/diffmavil.py or configs/mavil.py, with a variant:\n' + common.describe_variants(),
+    'configs/diffmavil.py or configs/mavil.py, with a variant:\n'
+    + common.describe_variants(common.VARIANTS)
+    + '\nconfigs/finetune.py, with a variant:\n'
+    + common.describe_variants(finetune.VARIANTS),
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run is written; runs/NAME if not given.')
 _PLAN = flags.DEFINE_bool('plan', False, 'Print the bucket table and exit.')
@@ -46,7 +51,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return _fail(f'unexpected argument {argv[1]!r}: flags begin with --', 2)
     try:
-        config = from_dict(_CONFIG.value.to_dict())
+        config = from_dict(inherit(_CONFIG.value.to_dict(), _given()))
         if _PLAN.value:
             print(plan_table(config.name, make_plan(config), config.audio.num_tokens, config.video_tokens))
             return 0
@@ -55,6 +60,12 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         return _fail(_unreadable(error), 2)
     return _run(config)
+
+
+def _given() -> set[str]:
+    """The fields of the config that the command line changes, such as `batch.size`."""
+    given = (re.match(r'--?(?:no)?config\.([\w.]+)', argument) for argument in sys.argv[1:])
+    return {match[1] for match in given if match}
 
 
 def _run(config: Config) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
@@ -12,18 +12,25 @@ from diffmavil_jax.config import Config, to_dict
 Settings = Callable[[ConfigDict], None]
 
 
-def build(method: str, variant: str, technique: Settings, help_text: str) -> ConfigDict:
+def build(
+    method: str,
+    variant: str,
+    technique: Settings,
+    help_text: str,
+    variants: Mapping[str, Settings] | None = None,
+) -> ConfigDict:
     """The config of one method at the scale of one variant; exits after printing for `help`.
 
     Raises:
         SystemExit: for `help`, and for a variant that does not exist.
     """
+    variants = VARIANTS if variants is None else variants
     if variant == 'help':
-        print(help_text.strip() + '\n\nVariants:\n' + describe_variants())
+        print(help_text.strip() + '\n\nVariants:\n' + describe_variants(variants))
         sys.exit(0)
-    if variant not in VARIANTS:
+    if variant not in variants:
         print(
-            f'error: no variant {variant!r} of configs/{method}.py; there are: {", ".join(VARIANTS)} '
+            f'error: no variant {variant!r} of configs/{method}.py; there are: {", ".join(variants)} '
             f'(--config=configs/{method}.py:help describes them)',
             file=sys.stderr,
         )
@@ -31,14 +38,14 @@ def build(method: str, variant: str, technique: Settings, help_text: str) -> Con
     config = ConfigDict(to_dict(Config()))
     config.name = f'{method}_{variant}'
     technique(config)
-    VARIANTS[variant](config)
+    variants[variant](config)
     return config
 
 
-def describe_variants() -> str:
+def describe_variants(variants: Mapping[str, Settings]) -> str:
     """One line for each variant."""
     return '\n'.join(
-        f'  :{name:11} {(settings.__doc__ or "").splitlines()[0]}' for name, settings in VARIANTS.items()
+        f'  :{name:15} {(settings.__doc__ or "").splitlines()[0]}' for name, settings in variants.items()
     )
 
 

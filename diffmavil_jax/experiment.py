@@ -16,27 +16,32 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from diffmavil_jax import reporting
-from diffmavil_jax.config import Config, ConfigError
-from diffmavil_jax.data.clip import MODALITIES, ClipSource, DataError, Sources, require_modalities
+from diffmavil_jax.config import Config
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.pipeline import Loader
 from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.evaluation.held_out import Network
-from diffmavil_jax.evaluation.suite import Suite
-from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
+from diffmavil_jax.finetuning import classification_task, folds
+from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from diffmavil_jax.pretraining import pretraining_task
+from diffmavil_jax.reporting import crossvalidation
+from diffmavil_jax.reporting.common import Facts
+from diffmavil_jax.task import Task
 from diffmavil_jax.training import loop
 from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
 from diffmavil_jax.training.metrics import MetricsWriter
-from diffmavil_jax.training.optimizer import learning_rate, make_optimizer
-from diffmavil_jax.training.plan import Bucket, Plan, counts_at, learning_rate_scale, make_plan
+from diffmavil_jax.training.optimizer import learning_rate
+from diffmavil_jax.training.plan import Bucket, Plan, learning_rate_scale, make_plan
 from diffmavil_jax.training.state import TrainState, abstract_and_init
 from diffmavil_jax.training.step import make_step
 from diffmavil_jax.workdir import Workdir, open_workdir, write_environment
 
 USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
 RUN_ERRORS = (loop.TrainingError, CheckpointError)
+
+TASKS = {'pretraining': pretraining_task, 'classification': classification_task}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,9 @@ class Trainer:
 def run(config: Config, *, workdir: str, overwrite: bool, command: str, started: float) -> None:
     """Trains, evaluates and reports; resumes what the workdir holds.
 
+    A cross-validation is one run for each fold, in its own directory below the workdir, and a
+    report over all of them.
+
     Args:
         config: the run.
         workdir: directory of the run.
@@ -64,78 +72,84 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
         ConfigError, DataError: before anything is compiled.
         TrainingError, CheckpointError: when the run can't go on.
     """
+    options = {'overwrite': overwrite, 'command': command, 'started': started}
+    if not config.finetune.folds:
+        _run(config, workdir, **options)
+        return
+    root = pathlib.Path(workdir).expanduser()
+    for name, fold in folds(config):
+        if not _run(fold, str(root / name), **options):
+            return
+    _say(f'Report: {crossvalidation.write(config, root, command)}')
+
+
+def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started: float) -> bool:
+    """One run; returns whether it came to its end."""
     plan = make_plan(config)
     mesh = make_mesh(config.parallel)
     for bucket in plan.buckets:
         check_batch(bucket.batch_size, mesh)
     sources = open_sources(config)  # first: a folder without media leaves no workdir behind
-    require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
+    make_task = TASKS[config.objective]
+    task = make_task(config, plan, sources, pathlib.Path(workdir).expanduser().absolute())
     directory = open_workdir(workdir, config, overwrite=overwrite)
     environment = write_environment(directory.path, _device(mesh))
     _use_compilation_cache(config.parallel.compilation_cache)
-    _say(f'{config.name}: {plan.total_samples:,} clips in {len(plan.buckets)} buckets, in {directory.path}')
-    for remark in filter(None, (sources.coverage, *sources.notes)):
-        _say(remark)
+    buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
+    _say(f'{config.name}: {plan.total_samples:,} clips in {buckets}, in {directory.path}')
+    for note in task.notes:
+        _say(note)
 
-    objective = PretrainingObjective(config)
-    trainer = make_trainer(config, objective, plan, mesh, sources.train)
-    suite = make_suite(config, objective, sources)
-    with StopSignal() as stop, _stores(config, directory) as (store, writer):
-        state, timings = _restore_or_init(trainer, plan, store, directory)
+    trainer = make_trainer(config, task, plan, mesh)
+    with StopSignal() as stop, _stores(config, task, directory) as (store, writer):
+        state, timings = _restore_or_init(trainer, plan, task, store, directory)
         report = directory.path / 'report' / 'index.html'
         if int(state.samples_seen) >= plan.total_samples and report.exists():
             _say(f'The run is complete; its report is {report}')
-            return
+            return True
         parts = loop.Parts(
-            plan, trainer.steps, trainer.batches, suite, store, writer, directory.path, stop.is_set
+            plan, trainer.steps, trainer.batches, task.evaluate, store, writer, directory.path, stop.is_set
         )
         cadence = loop.Cadence(config.train, config.checkpoint, config.evaluation.every_samples)
         state = loop.run(state, parts, cadence, timings)
         if int(state.samples_seen) < plan.total_samples:
             _say(f'Stopped and saved at clip {int(state.samples_seen):,}; the same command resumes.')
-            return
-    _say('Evaluating the trained and the untrained network ...')
-    facts = reporting.Facts(
-        command=command,
-        environment=environment,
-        timings=timings,
-        started=started,
-        notes=sources.notes,
-    )
-    untrained = trainer.init().params
-    path = reporting.write(config, plan, suite, sources, state.params, untrained, directory.path, facts)
+            return False
+        if task.select_best:
+            state = store.restore_best(trainer.abstract) or state
+    facts = Facts(command, environment, timings, started, notes=sources.notes)
+    path = task.finish(state, trainer.init(), facts)
     _say(f'Report: {path}')
+    return True
 
 
-def make_trainer(
-    config: Config, objective: PretrainingObjective, plan: Plan, mesh: jax.sharding.Mesh, source: ClipSource
-) -> Trainer:
+def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Trainer:
     """Wires objective, optimizer, buckets and data."""
-    optimizer = make_optimizer(config.optimizer)
     schedule = learning_rate(config.optimizer, plan.total_samples)
 
     def init_params(key: jax.Array) -> Any:
-        batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in abstract_batch(config, mesh, 1).items()}
-        return objective.init(key, batch, token_counts(plan.buckets[0]))['params']
+        batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in abstract_batch(task, mesh, 1).items()}
+        return task.objective.init(key, batch, token_counts(plan.buckets[0]))['params']
 
-    abstract, init = abstract_and_init(init_params, optimizer, mesh)
+    abstract, init = abstract_and_init(init_params, task.optimizer, mesh, averaged=task.averaged)
 
     def lower(index: int) -> jax.stages.Lowered:
         bucket = plan.buckets[index]
         counts, scale = token_counts(bucket), learning_rate_scale(bucket.batch_size, config)
         step = make_step(
-            lambda params, batch: objective.loss(params, batch, counts),
-            optimizer,
+            lambda params, batch: task.objective.loss(params, batch, counts),
+            task.optimizer,
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
+            config.finetune.average_decay,
         )
         # Pinned, or XLA may choose another layout for what the next step takes.
         layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
-        return jitted.lower(abstract, abstract_batch(config, mesh, bucket.batch_size))
+        return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
 
     loader = Loader(
-        source,
+        task.source,
         seed=config.seed,
         threads=config.data.threads,
         workers=config.data.workers,
@@ -156,19 +170,11 @@ def make_trainer(
     )
 
 
-def abstract_batch(
-    config: Config, mesh: jax.sharding.Mesh, batch_size: int
-) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(task: Task, mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a batch on the mesh."""
-    data = config.data
-    shapes = {
-        'waveform': ((data.num_samples,), jnp.int16),
-        'frames': ((data.frames, data.frame_size, data.frame_size, 3), jnp.uint8),
-        'position': ((), jnp.int32),
-    }
     return {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batch_sharding(mesh))
-        for name, (shape, dtype) in shapes.items()
+        for name, (shape, dtype) in task.batch.items()
     }
 
 
@@ -178,13 +184,6 @@ def token_counts(bucket: Bucket) -> dict[str, TokenCounts]:
         'audio': TokenCounts(bucket.audio_tokens, bucket.audio_decoded),
         'video': TokenCounts(bucket.video_tokens, bucket.video_decoded),
     }
-
-
-def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
-    """The evaluations, at the evaluation's own mask ratio."""
-    counts = counts_at(config, config.evaluation.mask_ratio)
-    network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
-    return Suite(network, sources.train, sources.held_out)
 
 
 class StopSignal:
@@ -217,12 +216,14 @@ class StopSignal:
 
 
 @contextlib.contextmanager
-def _stores(config: Config, directory: Workdir) -> Iterator[tuple[CheckpointStore, MetricsWriter]]:
+def _stores(
+    config: Config, task: Task, directory: Workdir
+) -> Iterator[tuple[CheckpointStore, MetricsWriter]]:
     store = CheckpointStore(
         directory.path / 'checkpoints',
         keep_latest=config.checkpoint.keep_latest,
         keep_best=config.checkpoint.keep_best,
-        best_metric='eval/retrieval/a2v/r10',
+        best_metric=task.best_metric,
     )
     writer = MetricsWriter(directory.path)
     try:
@@ -233,7 +234,7 @@ def _stores(config: Config, directory: Workdir) -> Iterator[tuple[CheckpointStor
 
 
 def _restore_or_init(
-    trainer: Trainer, plan: Plan, store: CheckpointStore, directory: Workdir
+    trainer: Trainer, plan: Plan, task: Task, store: CheckpointStore, directory: Workdir
 ) -> tuple[TrainState, loop.Timings]:
     """The newest readable checkpoint, or a new state; the first step compiles meanwhile."""
     first = store.latest() or 0
@@ -246,7 +247,7 @@ def _restore_or_init(
         return state, loop.Timings(**metadata['timings'])
     if directory.resumed:
         _say('Starting again: the run that is here had not saved a checkpoint yet.')
-    return trainer.init(), loop.Timings()
+    return task.start(trainer.init()), loop.Timings()
 
 
 def _use_compilation_cache(path: str) -> None:

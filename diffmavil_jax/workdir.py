@@ -11,7 +11,8 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from diffmavil_jax.config import Config, ConfigError, difference, to_dict
+from diffmavil_jax.config import Config, to_dict
+from diffmavil_jax.config_tree import ConfigError, difference
 
 # Sections and fields that don't change what is learned: a run may resume with others.
 _FREE = (

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from diffmavil_jax.config import Config, ConfigError, difference, field_type, from_dict, to_dict
+from diffmavil_jax.config import Config, field_type, from_dict, to_dict
+from diffmavil_jax.config_tree import ConfigError, difference
 
 
 def nested(path: str, value) -> dict:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from diffmavil_jax.config import ConfigError, to_dict
+from diffmavil_jax.config import to_dict
+from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.workdir import open_workdir, write_environment
 
 

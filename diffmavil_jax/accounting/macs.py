@@ -50,6 +50,28 @@ def macs_per_clip(config: Config, audio_visible: int, video_visible: int) -> Mac
     )
 
 
+def classifier_macs(config: Config, audio_tokens: int, video_tokens: int) -> int:
+    """Forward multiply-accumulates of one clip through the classifier, without its linear layer.
+
+    Args:
+        config: the run.
+        audio_tokens: that are seen; 0 where the classifier has no audio.
+        video_tokens: likewise.
+    """
+    model = config.model
+    width, depth = model.vit.width, model.vit.depth
+    total, tokens = 0, 0
+    for seen, patch_dim in (
+        (audio_tokens, config.audio.patch_dim),
+        (video_tokens, config.video.patch_dim),
+    ):
+        if seen:
+            total += encoder_macs(width, depth, seen, patch_dim)
+            tokens += 1 + seen
+    both = audio_tokens and video_tokens
+    return total + (_stack(model.fusion_layers, width, tokens) if both else 0)
+
+
 def encoder_macs(width: int, depth: int, tokens: int, patch_dim: int) -> int:
     """Forward multiply-accumulates of one uni-modal encoder over `tokens` patches and a class token."""
     return _stack(depth, width, 1 + tokens) + tokens * patch_dim * width

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, Int16, Int64, UInt8
 
 MODALITIES: tuple[str, ...] = ('audio', 'video')
 ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch
@@ -32,6 +32,7 @@ class Clip(TypedDict):
     frames: NotRequired[UInt8[np.ndarray, 't h w 3']]
     label: int  # a class index, or NO_LABEL
     id: str
+    target: NotRequired[Float[np.ndarray, ' c']]  # 1 for each class of the clip; see data.labelled
     # The unusable items of the source that this one stands in for, by index: a worker process
     # refuses them, and the process that trains has to know.
     refused: NotRequired[dict[int, Refusal]]
@@ -64,6 +65,7 @@ class ClipSource(Protocol):
     name: str  # for messages
     modalities: tuple[str, ...]  # those of MODALITIES that every clip has
     label_names: tuple[str, ...]
+    multi_label: bool  # whether a clip may have several
 
     def __len__(self) -> int: ...
 
@@ -83,6 +85,10 @@ class ClipSource(Protocol):
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
         """What is known of item i without decoding it: `label` or another class index, or numbers."""
+        ...
+
+    def labels(self, index: int) -> Int64[np.ndarray, ' n']:
+        """All class indices of item i, ascending."""
         ...
 
 

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
@@ -111,6 +111,7 @@ class FolderSource:
     """
 
     modalities = MODALITIES
+    multi_label = False
 
     def __init__(
         self,
@@ -163,6 +164,10 @@ class FolderSource:
             return {}
         i, _, _ = self._usable.find(index, self._decode)
         return {'label': self._places[i].label}
+
+    def labels(self, index: int) -> Int64[np.ndarray, ' n']:
+        label = self.factors(index).get('label', NO_LABEL)
+        return np.array([] if label == NO_LABEL else [label], np.int64)
 
     def _decode(self, i: int) -> _Decoded:
         place = self._places[i]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, Clip, ClipSource, DataError, Refusal
+from diffmavil_jax.data.labelled import Balanced
 
 # Between the seeds of two parts; each of them is shuffled by its own.
 _SEED_STEP = 1_000_003
+_ENDLESS = 2**31  # positions; samples seen are below
 
 
 class Mixture:
@@ -38,6 +41,7 @@ class Mixture:
         self.parts = tuple(parts)
         self.weights = tuple(weights) or tuple(float(len(part)) for part in parts)
         self.label_names = tuple(dict.fromkeys(name for part in parts for name in part.label_names))
+        self.multi_label = any(part.multi_label for part in parts)
         self._labels = [[self.label_names.index(name) for name in part.label_names] for part in parts]
         self.starts = [0, *np.cumsum([len(part) for part in parts]).tolist()]
 
@@ -74,6 +78,10 @@ class Mixture:
         k, i = self._place(index)
         return {'label': self._label(k, int(self.parts[k].factors(i).get('label', NO_LABEL)))}
 
+    def labels(self, index: int) -> Int64[np.ndarray, ' n']:
+        k, i = self._place(index)
+        return np.sort([self._labels[k][label] for label in self.parts[k].labels(i)]).astype(np.int64)
+
     def _label(self, k: int, label: int) -> int:
         return NO_LABEL if label == NO_LABEL else self._labels[k][label]
 
@@ -89,8 +97,12 @@ def endless(source: ClipSource, seed: int) -> grain.MapDataset:
     """The clip at every position, in an order that depends on the seed and the sizes alone.
 
     A source is shuffled anew in each of its epochs. So is each part of a Mixture, and any
-    stretch of positions holds the parts by their weights, to within a clip.
+    stretch of positions holds the parts by their weights, to within a clip. A Balanced source is
+    drawn from with replacement.
     """
+    if isinstance(source, Balanced):
+        drawn = grain.MapDataset.range(_ENDLESS).map(functools.partial(source.draw, seed))
+        return drawn.map(source.__getitem__)
     if not isinstance(source, Mixture):
         return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     streams = [

@@ -187,7 +187,7 @@ class PreparedSource:
         return clip
 
     def labels(self, index: int) -> Int64[np.ndarray, ' n']:
-        """All class indices of item `index`, ascending; `Clip.label` is the only one, if it is."""
+        """`Clip.label` is the only one, if it is."""
         return self._usable.find(index, self._read)[1][1]
 
     def refused(self) -> list[Refusal]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diffmavil_jax.config import Config, ConfigError, split_list
+from diffmavil_jax.config import Config, split_list
+from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.clip import ClipSpec, Sources
 from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.sandbox import DecodePool

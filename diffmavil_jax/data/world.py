@@ -23,7 +23,7 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.data.clip import MODALITIES, Clip, ClipSpec, Refusal
 
@@ -69,6 +69,7 @@ class GeneratedWorld:
 
     name = 'the generated world'
     modalities = MODALITIES
+    multi_label = False
     label_names = tuple(f'{shape} {material}' for shape in SHAPES for material in MATERIALS)
 
     def __init__(self, spec: ClipSpec, *, seed: int, length: int, difficulty: str = 'easy') -> None:
@@ -113,6 +114,9 @@ class GeneratedWorld:
             'shape': drawn.seen_shape,
             'material': drawn.seen_material,
         }
+
+    def labels(self, index: int) -> Int64[np.ndarray, ' n']:
+        return np.array([_label(_draw_factors(self._rng(index), self._spec.seconds, self._difficulty))])
 
     def _rng(self, index: int) -> np.random.Generator:
         if not 0 <= index < self._length:

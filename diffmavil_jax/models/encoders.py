@@ -27,13 +27,20 @@ class Encoder(nn.Module):
     dtype: Any = jnp.float32
     remat: bool = False
     unroll: int = 1
+    time_step: float = 1.0  # between neighbours in time, in those that the encoder was trained with
 
     @nn.compact
     def __call__(
-        self, patches: Float[Array, 'b n p'], visible: Int[Array, 'b k'] | None = None
+        self,
+        patches: Float[Array, 'b n p'],
+        visible: Int[Array, 'b k'] | None = None,
+        keep: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b 1+k d']:
-        """Encodes tokens `visible`, or all; token 0 of the result is the class token."""
-        positions = jnp.asarray(sincos_table(self.grid, self.width), self.dtype)
+        """Encodes tokens `visible`, or all; token 0 of the result is the class token.
+
+        For `keep` see `Block`.
+        """
+        positions = jnp.asarray(sincos_table(self.grid, self.width, self.time_step), self.dtype)
         if visible is None:
             positions = positions[None]
         else:
@@ -46,7 +53,7 @@ class Encoder(nn.Module):
         class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))
         return Stack(
             self.depth, self.heads, dtype=self.dtype, remat=self.remat, unroll=self.unroll, name='layers'
-        )(jnp.concatenate([class_token, tokens], axis=1))
+        )(jnp.concatenate([class_token, tokens], axis=1), keep=keep)
 
 
 class FusionEncoder(nn.Module):
@@ -60,9 +67,12 @@ class FusionEncoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, audio: Float[Array, 'b ka d'], video: Float[Array, 'b kv d']
+        self,
+        audio: Float[Array, 'b ka d'],
+        video: Float[Array, 'b kv d'],
+        keep: Float[Array, 'depth b 2'] | None = None,
     ) -> tuple[Float[Array, 'b ka d'], Float[Array, 'b kv d']]:
         fused = Stack(
             self.depth, self.heads, dtype=self.dtype, remat=self.remat, unroll=self.unroll, name='layers'
-        )(jnp.concatenate([audio, video], axis=1))
+        )(jnp.concatenate([audio, video], axis=1), keep=keep)
         return fused[:, : audio.shape[1]], fused[:, audio.shape[1] :]

@@ -6,8 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 
-def sincos_table(grid: tuple[int, ...], width: int) -> Float[np.ndarray, 'n d']:
+def sincos_table(grid: tuple[int, ...], width: int, time_step: float = 1.0) -> Float[np.ndarray, 'n d']:
     """Positions of a (time, frequency) or (time, height, width) grid, first axis slowest.
+
+    Neighbours in time are `time_step` apart, others 1. Where a clip has another number of them
+    than a network was trained with, 1 extends or trims its table, and old / new interpolates it.
 
     In two dimensions each axis has half of the width (MAE); in three, time has a quarter
     and each spatial axis three eighths (spatio-temporal MAE: Feichtenhofer et al. 2022).
@@ -18,7 +21,9 @@ def sincos_table(grid: tuple[int, ...], width: int) -> Float[np.ndarray, 'n d']:
     shares = {2: (width // 2, width // 2), 3: (width // 4, 3 * width // 8, 3 * width // 8)}[len(grid)]
     if sum(shares) != width or any(share % 2 for share in shares):
         raise ValueError(f'width {width} does not split into sine and cosine over a {len(grid)}-D grid.')
-    coordinates = np.meshgrid(*[np.arange(size) for size in grid], indexing='ij')
+    steps = (time_step, 1.0, 1.0)[: len(grid)]
+    lines = [np.arange(size) * step for size, step in zip(grid, steps, strict=True)]
+    coordinates = np.meshgrid(*lines, indexing='ij')
     parts = [_sincos(axis.reshape(-1), share) for axis, share in zip(coordinates, shares, strict=True)]
     return np.concatenate(parts, axis=1).astype(np.float32)
 

@@ -109,7 +109,8 @@ class Block(nn.Module):
 
     kind `self`: self-attention, MLP. `cross`: attention to the memory, MLP. `cross_self`:
     self-attention, attention to the memory, MLP. With a condition, each layer norm is
-    shifted and scaled by it and each branch gated (adaLN-zero: Peebles and Xie 2023).
+    shifted and scaled by it and each branch gated (adaLN-zero: Peebles and Xie 2023). `keep`
+    multiplies each branch, the first and the MLP: 0 drops it (stochastic depth: Huang et al. 2016).
     """
 
     kind: str
@@ -122,15 +123,19 @@ class Block(nn.Module):
         x: Float[Array, 'b q d'],
         memory: Float[Array, 'b n d'] | None,
         condition: Float[Array, 'b d'] | None,
+        keep: Float[Array, 'b 2'] | None,
     ) -> Float[Array, 'b q d']:
+        keep_attention, keep_mlp = (1.0, 1.0) if keep is None else jnp.split(keep[:, None], 2, axis=-1)
         if self.kind in ('self', 'cross_self'):
             normed, gate = self._norm(x, condition, 'self')
-            x = x + gate * Attention(self.heads, self.dtype, name='self_attention')(normed, normed)
+            attended = Attention(self.heads, self.dtype, name='self_attention')(normed, normed)
+            x = x + keep_attention * gate * attended
         if self.kind in ('cross', 'cross_self'):
             normed, gate = self._norm(x, condition, 'cross')
-            x = x + gate * Attention(self.heads, self.dtype, name='cross_attention')(normed, memory)
+            attended = Attention(self.heads, self.dtype, name='cross_attention')(normed, memory)
+            x = x + keep_attention * gate * attended
         normed, gate = self._norm(x, condition, 'mlp')
-        return x + gate * Mlp(self.dtype, name='mlp')(normed)
+        return x + keep_mlp * gate * Mlp(self.dtype, name='mlp')(normed)
 
     def _norm(
         self, x: jax.Array, condition: jax.Array | None, branch: str
@@ -162,15 +167,16 @@ class Stack(nn.Module):
         x: Float[Array, 'b q d'],
         memory: Float[Array, 'b n d'] | None = None,
         condition: Float[Array, 'b d'] | None = None,
+        keep: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b q d']:
         block = nn.remat(Block, prevent_cse=False) if self.remat else Block
         scan = nn.scan(
             lambda module, carry, *context: (module(carry, *context), None),
             variable_axes={'params': 0},
             split_rngs={'params': True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, 0),
             length=self.depth,
             unroll=min(self.unroll, self.depth),
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )
-        return scan(block(self.kind, self.heads, self.dtype, name='block'), x, memory, condition)[0]
+        return scan(block(self.kind, self.heads, self.dtype, name='block'), x, memory, condition, keep)[0]

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffmavil_jax.config import ConfigError, ParallelConfig
+from diffmavil_jax.config import ParallelConfig
+from diffmavil_jax.config_tree import ConfigError
 
 AXES = ('data', 'fsdp', 'tensor')
 
@@ -19,6 +20,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     ('layers', None),
     ('patch', None),
     ('decoder', None),
+    ('classes', None),
     ('embed', 'fsdp'),
     ('heads', 'tensor'),
     ('mlp', 'tensor'),

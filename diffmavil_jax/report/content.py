@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Spectrogram = Float[np.ndarray, 't f']
 Frames = Float[np.ndarray, 'T h w 3']
@@ -26,6 +26,12 @@ PRETRAINING_LEAD = (
     'A network was shown short clips of video with their sound, most of each hidden from it. '
     'It learned to fill in what was hidden, and to tell which sound belongs to which picture; '
     'no label was used. This page says what ran, how it went, and what the network can do now.'
+)
+
+
+CLASSIFICATION_LEAD = (
+    'A network learned to name what is in short clips, from clips whose class is known. This page says '
+    'what ran, how often it is right on clips that it was not trained on, and where it is wrong.'
 )
 
 
@@ -124,6 +130,29 @@ class RetrievalExample:
     true_rank: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How many clips of each class (rows) were taken for each (columns); `classes` names both."""
+
+    counts: Int[np.ndarray, 'c c']
+    classes: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A clip that was taken for another class, with what is there of it to hear and to see.
+
+    `sound` is a WAV file, `frames` are [T, h, w, 3] in 0..1.
+    """
+
+    id: str
+    truth: str
+    guess: str
+    probability: float  # that the classifier gave its guess
+    sound: bytes | None = None
+    frames: Frames | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """A whole page. Whatever is left empty gets no section.
@@ -141,6 +170,8 @@ class Report:
         tables: evaluation results.
         reconstructions: clips for the reconstruction sheets; the first is the README's picture.
         retrievals: queries and their matches.
+        confusion: of a classifier.
+        mistakes: of a classifier, the surest first.
         refused: (path, reason) of each file that could not be used. Reasons are counted by
             their text before the first colon.
         notes: further sentences.
@@ -157,6 +188,8 @@ class Report:
     tables: Sequence[Table] = ()
     reconstructions: Sequence[Reconstruction] = ()
     retrievals: Sequence[RetrievalExample] = ()
+    confusion: Confusion | None = None
+    mistakes: Sequence[Mistake] = ()
     refused: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     summary: Mapping[str, Any] = dataclasses.field(default_factory=dict)

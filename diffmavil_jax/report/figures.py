@@ -26,6 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from diffmavil_jax.report.content import (
+    Confusion,
     Frames,
     Reconstruction,
     RetrievalExample,
@@ -252,6 +253,37 @@ def _legend(axis: Axes, panel: _Panel, room: float) -> None:
             color=colour, fontsize=8, ha='right', va='baseline', parse_math=False,
         )  # fmt: skip
         offset += 5 * len(text) + 7
+
+
+def confusion_matrix(confusion: Confusion) -> Figure:
+    """Truth by row, answer by column, shaded by the share of the row; counts where there is room."""
+    count = len(confusion.classes)
+    shares = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
+    side = min(7.5, 1.5 + 0.42 * count)
+    figure = _figure(side + 1.9)
+    axis = _axes(figure, 2.2, 0.2, side, side)
+    axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+    axis.set_xlabel('answer', color=MUTED, fontsize=9)
+    axis.set_ylabel('truth', color=MUTED, fontsize=9)
+    axis.tick_params(colors=MUTED, length=0)
+    if count <= 60:
+        size = 8 if count <= 25 else 6
+        axis.set_xticks(range(count), confusion.classes, rotation=90, fontsize=size, parse_math=False)
+        axis.set_yticks(range(count), confusion.classes, fontsize=size, parse_math=False)
+    if count <= 25:
+        for row, column in zip(*np.nonzero(confusion.counts), strict=True):
+            colour = BACKGROUND if shares[row, column] > 0.5 else TEXT
+            number = str(confusion.counts[row, column])
+            axis.text(column, row, number, color=colour, fontsize=8, ha='center', va='center')
+    return figure
+
+
+def frame_strip(frames: Frames) -> Figure:
+    """The pictures of one clip, side by side."""
+    shown = _pick(frames, MAX_FRAMES)
+    figure = _figure(WIDTH / MAX_FRAMES)
+    _frames(_axes(figure, 0, 0, WIDTH * len(shown) / MAX_FRAMES, WIDTH / MAX_FRAMES), shown, len(shown))
+    return figure
 
 
 # ---- Clips --------------------------------------------------------------------------

@@ -22,12 +22,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffmavil_jax.report import figures
-from diffmavil_jax.report.content import MISSING, Report, Row, Table, Unit, is_number, spell
+from diffmavil_jax.report.content import MISSING, Mistake, Report, Row, Table, Unit, is_number, spell
 
 MAX_LISTED = 500  # refused files named per reason; the count is always of all
 
 _PICTURES = re.compile(
-    r'(hero|losses|schedule|evaluation|reconstruction-\d+|retrieval-(audio-to-video|video-to-audio))\.png'
+    r'(hero|losses|schedule|evaluation|confusion|reconstruction-\d+|retrieval-(audio-to-video|video-to-audio))\.png'
 )
 
 _PLAN: tuple[tuple[str, str, Unit], ...] = (
@@ -183,6 +183,9 @@ def _draw(report: Report) -> list[_Picture]:
         alt = f'Queries and their best matches, {direction}'
         name = _retrieval_name(direction)
         pictures.append(_picture(name, alt, figures.retrieval_sheet, examples))
+    if report.confusion is not None:
+        alt = 'How many clips of each class were taken for each'
+        pictures.append(_picture('confusion', alt, figures.confusion_matrix, report.confusion))
     return [picture for picture in pictures if picture is not None]
 
 
@@ -340,6 +343,29 @@ def _retrievals(report: Report, pictures: Pictures) -> str:
     return _tag('p', about, 'about') + ''.join(sheets)
 
 
+def _confusion(report: Report, pictures: Pictures) -> str:
+    return _figure(pictures.get('confusion'), 'Counts of clips; the shade is the share of the true class.')
+
+
+def _mistakes(report: Report, _: Pictures) -> str:
+    if not report.mistakes:
+        return ''
+    about = 'Test clips that were taken for another class, those of which the network was surest first.'
+    return _tag('p', about, 'about') + ''.join(map(_mistake, report.mistakes))
+
+
+def _mistake(mistake: Mistake) -> str:
+    title = f'{mistake.truth}, taken for {mistake.guess} ({spell(mistake.probability, "percent")})'
+    body = _tag('h3', title) + _tag('p', mistake.id, 'caption')
+    if mistake.sound is not None:
+        data = base64.b64encode(mistake.sound).decode()
+        body += f'<p><audio controls preload="none" src="data:audio/wav;base64,{data}"></audio></p>\n'
+    if mistake.frames is not None:
+        alt = f'Pictures of {mistake.id}'
+        body += _figure(_picture('strip', alt, figures.frame_strip, mistake.frames))
+    return body
+
+
 def _plan(report: Report, _: Pictures) -> str:
     if not report.plan:
         return ''
@@ -425,6 +451,8 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Report, Pictures], str]], ...] = (
     ('results', 'Results', _tables),
     ('reconstructions', 'Reconstructions', _reconstructions),
     ('retrieval', 'Retrieval', _retrievals),
+    ('confusion', 'Confusions', _confusion),
+    ('mistakes', 'Where it was sure and wrong', _mistakes),
     ('curves', 'Training curves', _curves),
     ('plan', 'The plan', _plan),
     ('refused', 'Refused files', _refused),

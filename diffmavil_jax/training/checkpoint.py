@@ -163,6 +163,12 @@ class CheckpointStore:
             raise CheckpointError(f'None of the {len(reasons)} checkpoints can be read: {names}')
         return None
 
+    def restore_best(self, abstract_state: PyTree) -> PyTree | None:
+        """The state with the best metric; None where no checkpoint has one."""
+        self.wait()
+        best = self.best()
+        return None if best is None else self._read(best, abstract_state)[0]
+
     def wait(self) -> None:
         """Returns when no checkpoint is being written; raises what went wrong with the last."""
         self._manager.wait_until_finished()

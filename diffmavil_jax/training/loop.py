@@ -27,6 +27,9 @@ DeviceBatch = Mapping[str, jax.Array]
 # Metrics are fetched this many steps late, so that the device never waits for the host.
 _LAG = 2
 
+# Metrics of the progress line, beside the loss.
+_SHOWN = ('audio', 'video', 'inter', 'intra', 'accuracy')
+
 
 class TrainingError(RuntimeError):
     """Training can't go on: says why, and where to look."""
@@ -145,7 +148,7 @@ class _Run:
         values = self._flush(index)
         if evaluate:
             begin = time.perf_counter()
-            held_out = self.parts.evaluate(self.state.params)
+            held_out = self.parts.evaluate(self.state.evaluated)
             values |= {f'eval/{name}': value for name, value in held_out.items()}
             self.timings.evaluation_s += time.perf_counter() - begin
         self.parts.writer.write(self.seen, values)
@@ -172,9 +175,7 @@ class _Run:
                 samples=self.seen,
                 total_samples=self.parts.plan.total_samples,
                 loss=values.get('loss', math.nan),  # every step of the window may have been skipped
-                loss_parts={
-                    name: values[name] for name in ('audio', 'video', 'inter', 'intra') if name in values
-                },
+                loss_parts={name: values[name] for name in _SHOWN if name in values},
                 mask_ratio=bucket.mask_ratio,
                 batch_size=bucket.batch_size,
                 clips_per_second=values['clips_per_second'],

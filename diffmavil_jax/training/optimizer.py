@@ -12,8 +12,10 @@ from jaxtyping import Array, Float
 
 from diffmavil_jax.config import OptimizerConfig
 
+Scales = Callable[[Any], Any]  # from parameters to a factor of the learning rate for each
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+
+def make_optimizer(config: OptimizerConfig, scales: Scales | None = None) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) up to the learning rate, which the step multiplies in."""
     parts = [
         optax.scale_by_adam(config.b1, config.b2),
@@ -21,7 +23,39 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     ]
     if config.clip_norm > 0:
         parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if scales is not None:
+        parts.append(optax.stateless(lambda u, params: jax.tree.map(jnp.multiply, u, scales(params))))
     return optax.chain(*parts)
+
+
+def layer_decay(decay: float, depth: int, fusion_depth: int, new: tuple[str, ...], *, frozen: bool) -> Scales:
+    """Learning rates that fall by `decay` with each layer towards the input (BEiT; AudioMAE, table 6).
+
+    Patches and tokens are layer 0, the encoders' blocks 1 to `depth`, those of the fusion follow,
+    and what is new is above all.
+
+    Args:
+        decay: factor from a layer to the one below it.
+        depth: layers of an encoder.
+        fusion_depth: layers of the fusion encoder; 0 without one.
+        new: how the names of parameters begin that have no pretrained value.
+        frozen: whether all others stay as they are.
+    """
+    top = depth + fusion_depth + 1
+
+    def scale(path: Any, leaf: jax.Array) -> Any:
+        names = [str(key.key) for key in path]
+        if names[0].startswith(new):
+            return jnp.float32(1.0)
+        if frozen:
+            return jnp.float32(0.0)
+        if 'layers' not in names:
+            return jnp.float32(decay**top)
+        first, layers = (depth + 1, fusion_depth) if names[0] == 'fusion' else (1, depth)
+        factors = decay ** (top - first - jnp.arange(layers, dtype=jnp.float32))
+        return factors.reshape(-1, *[1] * (leaf.ndim - 1))
+
+    return lambda params: jax.tree_util.tree_map_with_path(scale, params)
 
 
 def learning_rate(config: OptimizerConfig, total_samples: int) -> Callable[[Any], Float[Array, '']]:

@@ -11,7 +11,12 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from diffmavil_jax.accounting.macs import decoded_tokens, macs_per_clip, mavil_baseline
+from diffmavil_jax.accounting.macs import (
+    classifier_macs,
+    decoded_tokens,
+    macs_per_clip,
+    mavil_baseline,
+)
 from diffmavil_jax.config import Config
 
 
@@ -36,7 +41,8 @@ class Plan:
     """The buckets of a run, in order and without gaps."""
 
     buckets: tuple[Bucket, ...]
-    baseline_macs_per_clip: int  # of MAViL at the same scale
+    baseline_macs_per_clip: int
+    baseline: str  # what that is, in words
 
     @property
     def total_samples(self) -> int:
@@ -52,7 +58,7 @@ class Plan:
 
     @property
     def saved(self) -> float:
-        """Share of MAViL's multiply-accumulates that the run saves at equal clips."""
+        """Share of the baseline's multiply-accumulates that the run saves at equal clips."""
         return 1 - self.macs / (self.baseline_macs_per_clip * self.total_samples)
 
     def batch_sizes_from(self, samples_seen: int) -> Iterator[int]:
@@ -71,6 +77,33 @@ class Plan:
 
 
 def make_plan(config: Config) -> Plan:
+    """The buckets of a run; a classifier's is a single one."""
+    return _classification_plan(config) if config.objective == 'classification' else _curriculum_plan(config)
+
+
+def _classification_plan(config: Config) -> Plan:
+    finetune, batch = config.finetune, config.batch.size
+    has = {m: m in finetune.modalities for m in ('audio', 'video')}
+    audio = math.prod(finetune.kept_lines(config.audio.grid)) if has['audio'] else 0
+    video = finetune.kept_video(config.video_tokens) if has['video'] else 0
+    whole = (config.audio.num_tokens if has['audio'] else 0, config.video_tokens if has['video'] else 0)
+    steps = max(1, round(config.train.samples / batch))
+    bucket = Bucket(
+        first_sample=0,
+        last_sample=steps * batch,
+        mask_ratio=1 - (audio + video) / sum(whole),
+        audio_tokens=audio,
+        video_tokens=video,
+        batch_size=batch,
+        steps=steps,
+        audio_decoded=0,
+        video_decoded=0,
+        macs_per_clip=classifier_macs(config, audio, video),
+    )
+    return Plan((bucket,), classifier_macs(config, *whole), 'the same without masks')
+
+
+def _curriculum_plan(config: Config) -> Plan:
     """Divides training into `masking.buckets` equal stretches with the curriculum's ratio amid each.
 
     Stretches are rounded to whole batches, so the total may differ from `train.samples`
@@ -88,7 +121,7 @@ def make_plan(config: Config) -> Plan:
             continue
         seen += steps * bucket.batch_size
         buckets.append(dataclasses.replace(bucket, steps=steps, last_sample=seen))
-    return Plan(tuple(_merge(buckets)), _baseline_macs(config))
+    return Plan(tuple(_merge(buckets)), _baseline_macs(config), 'MAViL at the last mask ratio')
 
 
 def mask_ratio(progress: float, config: Config) -> float:

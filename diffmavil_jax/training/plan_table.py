@@ -8,7 +8,7 @@ from diffmavil_jax.training.plan import Plan
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """The buckets as dictionaries, with multiply-accumulates and the share of MAViL's that they save."""
+    """The buckets as dictionaries, with multiply-accumulates and the share that they save."""
     rows = []
     for bucket in plan.buckets:
         clips = bucket.last_sample - bucket.first_sample
@@ -74,8 +74,8 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
     return (
         f'{name}: {len(plan.buckets)} buckets; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
         f'{table}\n'
-        f'MACs are multiply-accumulates of the forward pass; saved is against MAViL '
-        f'at the last mask ratio ({_si(plan.baseline_macs_per_clip)} a clip), at equal clips.'
+        f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
+        f'({_si(plan.baseline_macs_per_clip)} a clip), at equal clips.'
     )
 
 

@@ -17,15 +17,28 @@ from diffmavil_jax.parallel.mesh import shardings
 
 @flax.struct.dataclass
 class TrainState:
-    """Parameters, optimizer state, and the one integer that resuming needs."""
+    """Parameters, optimizer state, and the one integer that resuming needs.
+
+    `average` is the exponential moving average of the parameters, in a run that keeps one.
+    """
 
     params: Any
     opt_state: Any
     samples_seen: Int[Array, '']
+    average: Any = None
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that are measured, and used later."""
+        return self.params if self.average is None else self.average
 
 
 def abstract_and_init(
-    init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+    init_params: Callable[[jax.Array], Any],
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    *,
+    averaged: bool = False,
 ) -> tuple[TrainState, Callable[[jax.Array], TrainState]]:
     """The state's shapes with their shardings, and a jitted function that makes it already sharded.
 
@@ -33,11 +46,13 @@ def abstract_and_init(
         init_params: from a key to parameters with logical axis names.
         optimizer: made for these parameters.
         mesh: where the state lives.
+        averaged: whether the state keeps an average of the parameters.
     """
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(key)
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+        average = jax.tree.map(jnp.copy, params) if averaged else None
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), average)
 
     boxed = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(boxed, mesh)

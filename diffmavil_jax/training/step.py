@@ -22,6 +22,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     learning_rate: Callable[[jax.Array], jax.Array],
     batch_size: int,
+    average_decay: float = 0.0,
 ) -> StepFunction:
     """One update. A loss or gradient that is not finite leaves parameters and optimizer as they were.
 
@@ -30,6 +31,7 @@ def make_step(
         optimizer: gives the update before the learning rate.
         learning_rate: of samples seen; taken amid the batch.
         batch_size: clips in the (global) batch.
+        average_decay: of the moving average, in a state that has one.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -38,6 +40,12 @@ def make_step(
         rate = learning_rate(state.samples_seen + batch_size // 2)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+        average = state.average
+        if average is not None:
+            # It follows fast at first, or it would remember the initial parameters for long.
+            updates_seen = (state.samples_seen // batch_size + 1).astype(jnp.float32)
+            decay = jnp.minimum(average_decay, updates_seen / (updates_seen + 10.0))
+            average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
 
         def keep_if_finite(new: Any, old: Any) -> Any:
@@ -54,6 +62,7 @@ def make_step(
                 params=keep_if_finite(params, state.params),
                 opt_state=keep_if_finite(opt_state, state.opt_state),
                 samples_seen=state.samples_seen + batch_size,
+                average=keep_if_finite(average, state.average),
             ),
             metrics,
         )

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffmavil_jax import experiment
-from diffmavil_jax.config import ConfigError
+from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, require_modalities
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.prepared import FEATURES, Metadata

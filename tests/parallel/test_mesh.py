@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import ConfigError, ParallelConfig
+from diffmavil_jax.config import ParallelConfig
+from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.experiment import make_trainer
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh

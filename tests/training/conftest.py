@@ -39,7 +39,7 @@ def toy_loss(params, batch):
 class Toy:
     """Two buckets of three steps: 3 x 16 clips, then 3 x 8; total 72."""
 
-    plan: Plan = Plan((bucket(0, 3, 16, 0.9), bucket(48, 3, 8, 0.8)), 1)
+    plan: Plan = Plan((bucket(0, 3, 16, 0.9), bucket(48, 3, 8, 0.8)), 1, 'a test')
     nonfinite: frozenset[int] = frozenset()  # positions whose target is NaN
 
     def __post_init__(self):

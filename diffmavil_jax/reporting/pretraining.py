@@ -1,14 +1,11 @@
-"""Puts a finished run's numbers and pictures into its report."""
+"""Puts a pretraining run's numbers and pictures into its report."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jax
 
 from diffmavil_jax.config import Config
 from diffmavil_jax.data.clip import ClipSource, Sources
@@ -26,9 +23,8 @@ from diffmavil_jax.report.content import (
     Table,
     lookup,
     pretraining_headlines,
-    spell,
 )
-from diffmavil_jax.training.loop import Timings
+from diffmavil_jax.reporting.common import Facts, refusals, run_summary, spell_facts
 from diffmavil_jax.training.metrics import read_metrics
 from diffmavil_jax.training.plan import Plan
 from diffmavil_jax.training.plan_table import plan_rows
@@ -36,17 +32,6 @@ from diffmavil_jax.training.plan_table import plan_rows
 _RECONSTRUCTIONS = 3
 _RETRIEVALS = 3
 _KINDS = {'trained': '', 'untrained': 'untrained.', 'raw features': 'raw.', 'chance': 'chance.'}
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What is to be said of the process itself; `started` is time.time() when it began."""
-
-    command: str
-    environment: Mapping[str, Any]
-    timings: Timings
-    started: float
-    notes: Sequence[str]
 
 
 def write(
@@ -63,26 +48,13 @@ def write(
     summary = suite.full(trained, untrained)
     examples = _reconstructions(config, suite, sources.held_out, trained)
     retrievals = _retrievals(suite, sources.held_out, trained)
-    refused = [(refusal.path, refusal.reason) for refusal in _refusals(sources)]
-    timings = dataclasses.asdict(facts.timings)
-    summary |= {
-        'name': config.name,
-        'seed': config.seed,
-        'clips_seen': plan.total_samples,
-        'macs': {'saved_fraction': plan.saved, 'total': plan.macs},
-        'buckets': plan_rows(plan),
-        'compilations': {'train_step': timings.pop('compilations')},
-        'time': {**timings, 'total_s': time.time() - facts.started},
-        'refused': len(refused),
-        'coverage': sources.coverage,
-        'parameters': sum(leaf.size for leaf in jax.tree.leaves(trained)),
-        'environment': dict(facts.environment),
-    }
+    refused = refusals([sources.train, sources.held_out])
+    summary |= run_summary(config, plan, trained, len(refused), facts) | {'coverage': sources.coverage}
     report = Report(
         title=config.name,
         command=facts.command,
         headlines=pretraining_headlines(summary),
-        facts=_facts(summary, facts),
+        facts=spell_facts(summary, facts, plan),
         plan=plan_rows(plan),
         history=read_metrics(workdir),
         tables=tables(summary),
@@ -93,32 +65,6 @@ def write(
         summary=summary,
     )
     return html.write(report, workdir / 'report')
-
-
-def _refusals(sources: Sources) -> list[Any]:
-    """Both parts of a folder know all refusals; each is listed once."""
-    return list(dict.fromkeys([*sources.train.refused(), *sources.held_out.refused()]))
-
-
-def _facts(summary: Mapping[str, Any], facts: Facts) -> dict[str, str]:
-    seconds = summary['time']
-    return {
-        'Device': str(facts.environment['device']),
-        'Clips seen': spell(summary['clips_seen']),
-        'Wall-clock of this start': spell(seconds['total_s'], 'seconds'),
-        'Training': spell(seconds['train_s'], 'seconds'),
-        'Waiting for data': spell(seconds['data_wait_s'] / max(seconds['train_s'], 1e-9), 'percent'),
-        'Waiting for the compiler': spell(seconds['compile_s'], 'seconds'),
-        'Compiled train steps': spell(summary['compilations']['train_step']),
-        'Parameters': spell(summary['parameters'], 'si'),
-        'MACs saved against MAViL': spell(summary['macs']['saved_fraction'], 'percent'),
-        'Seed': str(summary['seed']),
-        'Versions': ', '.join(
-            f'{name.removeprefix("version ")} {version}'
-            for name, version in facts.environment.items()
-            if name.startswith('version ')
-        ),
-    }
 
 
 def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:

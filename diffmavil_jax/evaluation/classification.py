@@ -1,0 +1,80 @@
+"""How well a classifier does on all clips of a source."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from diffmavil_jax.data.clip import ClipSource
+from diffmavil_jax.evaluation import metrics
+from diffmavil_jax.evaluation.held_out import Batch, extract
+
+_RESAMPLES = 1_000
+_MULTI_LABEL_RESAMPLES = 100  # each sorts every class
+
+Predict = Callable[[Any, Batch], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What the classifier said of each clip, and what is right."""
+
+    probabilities: Float[np.ndarray, 'n c']
+    targets: Float[np.ndarray, 'n c']
+    multi_label: bool
+
+    @property
+    def labels(self) -> Int[np.ndarray, ' n']:
+        """The class of each clip, where there is one for each."""
+        return self.targets.argmax(axis=1)
+
+    def scores(self) -> dict[str, float]:
+        """By name; see `metrics`."""
+        return self._metric(self.probabilities, self.targets)
+
+    def intervals(self) -> dict[str, metrics.Interval]:
+        """The same with 95 % bootstrap intervals over the clips."""
+        resamples = _MULTI_LABEL_RESAMPLES if self.multi_label else _RESAMPLES
+        return metrics.bootstrap(self._metric, self.probabilities, self.targets, resamples=resamples)
+
+    def by_class(self) -> Float[np.ndarray, ' c']:
+        """Of each class its average precision or, with one class a clip, its recall."""
+        score = metrics.average_precision if self.multi_label else metrics.recall
+        return score(self.probabilities, self.targets)
+
+    @property
+    def _metric(self) -> Callable[[np.ndarray, np.ndarray], dict[str, float]]:
+        return metrics.multi_label_scores if self.multi_label else metrics.single_label_scores
+
+
+class ClassifierSuite:
+    """Asks a classifier about whole clips, one crop of each."""
+
+    def __init__(self, predict: Predict, source: ClipSource, *, batch_size: int, threads: int) -> None:
+        """Keeps what is needed to ask.
+
+        Args:
+            predict: gives the probabilities [b c] of a batch, for some parameters.
+            source: of clips with a `target`.
+            batch_size: clips asked about at once.
+            threads: that read.
+        """
+        self._predict, self.source = predict, source
+        self._options = {'batch_size': batch_size, 'threads': threads}
+
+    def __call__(self, params: Any) -> Mapping[str, float]:
+        return self.answers(params).scores()
+
+    def answers(self, params: Any) -> Answers:
+        """For all clips of the source."""
+        functions = {'asked': lambda batch: self._ask(params, batch)}
+        said = extract(functions, self.source, range(len(self.source)), **self._options)['asked']
+        return Answers(said['probabilities'], said['targets'], self.source.multi_label)
+
+    def _ask(self, params: Any, batch: Batch) -> dict[str, Any]:
+        inputs = {name: array for name, array in batch.items() if name != 'target'}
+        return {'probabilities': self._predict(params, inputs), 'targets': batch['target']}

@@ -1,0 +1,81 @@
+"""The classifier: pretrained encoders, a pooled feature, a linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from diffmavil_jax.config import Config
+from diffmavil_jax.models.encoders import Encoder, FusionEncoder
+from diffmavil_jax.models.transformer import Attention, dense, layer_norm
+
+NEW = ('head', 'attentive')  # how the names of the parameters begin that pretraining does not have
+
+
+class Classifier(nn.Module):
+    """One encoder, or both with their fusion, and a linear layer (MAViL, section 4).
+
+    Encoders and fusion have the names and shapes that `PretrainingModel` gives them. Tokens are
+    pooled by their mean without class tokens or, for an attentive probe, by the attention of one
+    learnt query for each modality. With both modalities the pooled features are concatenated.
+    """
+
+    config: Config
+    num_classes: int
+    time_steps: Mapping[str, float]  # see Encoder
+
+    @nn.compact
+    def __call__(
+        self,
+        patches: Mapping[str, Float[Array, 'b n p']],
+        visible: Mapping[str, Int[Array, 'b k']] | None = None,
+        keep: Mapping[str, Float[Array, 'depth b 2']] | None = None,
+    ) -> Float[Array, 'b c']:
+        """Logits of the classes, float32.
+
+        Args:
+            patches: of each modality of `config.finetune`.
+            visible: the tokens that are seen, of each modality; all without it.
+            keep: for `audio`, `video` and `fusion`, see `Block`.
+        """
+        finetune, model = self.config.finetune, self.config.model
+        vit, dtype = model.vit, jnp.dtype(model.dtype)
+        common = {'dtype': dtype, 'remat': model.remat, 'unroll': model.scan_unroll}
+        grids = {'audio': self.config.audio.grid, 'video': self.config.video_grid}
+        visible, keep = visible or {}, keep or {}
+        tokens = {
+            m: Encoder(
+                grids[m],
+                vit.width,
+                vit.depth,
+                vit.heads,
+                time_step=self.time_steps[m],
+                name=f'encoder_{m}',
+                **common,
+            )(patches[m], visible.get(m), keep.get(m))
+            for m in finetune.modalities
+        }
+        if len(tokens) == 2:
+            fusion = FusionEncoder(model.fusion_layers, vit.heads, name='fusion', **common)
+            fused = fusion(tokens['audio'], tokens['video'], keep.get('fusion'))
+            tokens = dict(zip(tokens, fused, strict=True))
+        if finetune.probe != 'none':
+            tokens = jax.lax.stop_gradient(tokens)
+        pooled = jnp.concatenate([self._pool(tokens[m][:, 1:], m) for m in tokens], axis=-1)
+        normed = layer_norm('head_norm', dtype)(pooled)
+        head = dense(self.num_classes, ('embed', 'classes'), 'head', dtype, zeros=True)
+        return head(normed).astype(jnp.float32)
+
+    def _pool(self, tokens: Float[Array, 'b k d'], modality: str) -> Float[Array, 'b d']:
+        if self.config.finetune.probe != 'attentive':
+            return tokens.mean(axis=1)
+        width = tokens.shape[-1]
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
+        query = self.param(f'attentive_query_{modality}', init, (1, 1, width)).astype(tokens.dtype)
+        normed = layer_norm(f'attentive_norm_{modality}', tokens.dtype)(tokens)
+        pool = Attention(self.config.model.vit.heads, tokens.dtype, name=f'attentive_pool_{modality}')
+        return pool(jnp.broadcast_to(query, (len(tokens), 1, width)), normed)[:, 0]

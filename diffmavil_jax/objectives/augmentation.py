@@ -1,0 +1,105 @@
+"""How clips are varied for training on labels; every draw depends on the clip's own key alone.
+
+Mixing is the exception: it needs a second clip, the next one of the batch.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, Num
+
+
+def roll(waveform: Num[Array, 'b samples'], keys: Key[Array, ' b']) -> Num[Array, 'b samples']:
+    """Shifts each sound by a uniformly drawn time, around its ends."""
+    samples = waveform.shape[1]
+    shifts = jax.vmap(lambda key: jax.random.randint(key, (), 0, samples))(keys)
+    return jax.vmap(jnp.roll)(waveform, shifts)
+
+
+def gain(
+    waveform: Num[Array, 'b samples'], keys: Key[Array, ' b'], decibels: float
+) -> Float[Array, 'b samples']:
+    """Makes each sound louder or softer by up to so many decibels, uniformly."""
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (), minval=-decibels, maxval=decibels))(keys)
+    return waveform.astype(jnp.float32) * 10 ** (drawn[:, None] / 20)
+
+
+def mixing_weights(keys: Key[Array, ' b'], rate: float, alpha: float) -> Float[Array, ' b']:
+    """Each clip's own share of its mixture: from Beta(alpha, alpha) for a share `rate` of them, else 1."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        whether, weight = jax.random.split(key)
+        mixed = jax.random.uniform(whether) < rate
+        return jnp.where(mixed, jax.random.beta(weight, alpha, alpha), 1.0)
+
+    return jax.vmap(draw)(keys)
+
+
+def mix(x: Num[Array, 'b ...'], weights: Float[Array, ' b']) -> Float[Array, 'b ...']:
+    """weight * clip + (1 - weight) * the next clip of the batch (mixup: Zhang et al. 2018)."""
+    weights = weights.reshape(-1, *[1] * (x.ndim - 1))
+    x = x.astype(jnp.float32)
+    return weights * x + (1 - weights) * jnp.roll(x, -1, axis=0)
+
+
+def mix_waveforms(
+    waveform: Num[Array, 'b samples'], weights: Float[Array, ' b']
+) -> Float[Array, 'b samples']:
+    """Mixes sounds without their means, so that an offset of one is not heard in the other."""
+    waveform = waveform.astype(jnp.float32)
+    return mix(waveform - waveform.mean(axis=1, keepdims=True), weights)
+
+
+def blank_stripe(
+    spectrogram: Float[Array, 'b t f'], keys: Key[Array, ' b'], widest: int, axis: int
+) -> Float[Array, 'b t f']:
+    """Zeroes one stripe of up to `widest` - 1 frames (axis 1) or mel bins (axis 2).
+
+    SpecAugment (Park et al. 2019), whose padding value is the mean, which is 0 after normalisation.
+    """
+    size = spectrogram.shape[axis]
+
+    def stripe(key: jax.Array) -> jax.Array:
+        width_key, start_key = jax.random.split(key)
+        width = (jax.random.uniform(width_key) * min(widest, size)).astype(jnp.int32)
+        start = (jax.random.uniform(start_key) * (size - width + 1)).astype(jnp.int32)
+        place = jnp.arange(size)
+        return (place < start) | (place >= start + width)
+
+    kept = jnp.expand_dims(jax.vmap(stripe)(keys), 3 - axis)
+    return jnp.where(kept, spectrogram, 0.0)
+
+
+def random_lines(keys: Key[Array, ' b'], grid: tuple[int, int], kept: tuple[int, int]) -> Int[Array, 'b k']:
+    """The tokens at the crossings of randomly chosen columns and rows, in order (AudioMAE, section 3)."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        chosen = [
+            jnp.sort(jnp.argsort(jax.random.uniform(k, (size,)))[:count])
+            for k, size, count in zip(jax.random.split(key), grid, kept, strict=True)
+        ]
+        return (chosen[0][:, None] * grid[1] + chosen[1]).reshape(-1)
+
+    return jax.vmap(draw)(keys)
+
+
+def kept_branches(
+    keys: Key[Array, ' b'], depth: int, first: int, total: int, rate: float
+) -> Float[Array, 'depth b 2']:
+    """For stochastic depth: 0 where a branch is dropped, else 1 / (1 - its rate), so that its mean is 1.
+
+    Args:
+        keys: one for each clip.
+        depth: layers of a stack.
+        first: layers before it.
+        total: layers of the network; the rate rises linearly from 0 in the first to `rate` in the last.
+        rate: of the last layer.
+    """
+    rates = rate * (first + jnp.arange(depth)) / max(total - 1, 1)
+
+    def draw(key: jax.Array) -> jax.Array:
+        kept = jax.random.uniform(key, (depth, 2)) >= rates[:, None]
+        return kept / (1 - rates[:, None])
+
+    return jax.vmap(draw, out_axes=1)(keys)

@@ -1,0 +1,74 @@
+"""Pretraining as a task: what it learns from, how it is measured and reported."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+
+from diffmavil_jax.config import Config, to_dict
+from diffmavil_jax.data.clip import MODALITIES, Sources, require_modalities
+from diffmavil_jax.evaluation.held_out import Network
+from diffmavil_jax.evaluation.suite import Suite
+from diffmavil_jax.inherit import check_inherited, read_config
+from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
+from diffmavil_jax.pretrained import load_params, start_from
+from diffmavil_jax.reporting import pretraining as report
+from diffmavil_jax.reporting.common import Facts
+from diffmavil_jax.task import Task
+from diffmavil_jax.training.optimizer import make_optimizer
+from diffmavil_jax.training.plan import Plan, counts_at
+from diffmavil_jax.training.state import TrainState
+
+
+def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: pathlib.Path) -> Task:
+    """Masked reconstruction and contrast of both modalities.
+
+    Raises:
+        ConfigError: config.init can't be started from.
+        DataError: the clips lack a modality.
+    """
+    require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
+    objective = PretrainingObjective(config)
+    suite = make_suite(config, objective, sources)
+
+    def start(state: TrainState) -> TrainState:
+        if not config.init:
+            return state
+        check_inherited(to_dict(config), read_config(config.init), config.init)
+        return start_from(state, load_params(config.init)[0], new=(), run=config.init)
+
+    def finish(state: TrainState, initial: TrainState, facts: Facts) -> pathlib.Path:
+        print('Evaluating the trained and the untrained network ...', flush=True)
+        return report.write(config, plan, suite, sources, state.params, initial.params, workdir, facts)
+
+    return Task(
+        objective=objective,
+        optimizer=make_optimizer(config.optimizer),
+        source=sources.train,
+        batch=clip_shapes(config, MODALITIES),
+        evaluate=suite,
+        best_metric='eval/retrieval/a2v/r10',
+        start=start,
+        finish=finish,
+        notes=tuple(filter(None, (sources.coverage, *sources.notes))),
+    )
+
+
+def clip_shapes(config: Config, modalities: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and dtypes of a clip's arrays in a batch."""
+    data = config.data
+    shapes = {
+        'audio': ('waveform', (data.num_samples,), jnp.int16),
+        'video': ('frames', (data.frames, data.frame_size, data.frame_size, 3), jnp.uint8),
+    }
+    chosen = {shapes[m][0]: shapes[m][1:] for m in modalities}
+    return chosen | {'position': ((), jnp.int32)}
+
+
+def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
+    """The evaluations, at the evaluation's own mask ratio."""
+    counts = counts_at(config, config.evaluation.mask_ratio)
+    network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
+    return Suite(network, sources.train, sources.held_out)
