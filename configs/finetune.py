@@ -84,7 +84,7 @@ def audioset20k(config: ConfigDict) -> None:
 
 
 def audioset2m(config: ConfigDict) -> None:
-    """AudioSet-2M, sound and pictures, drawn by class: `diffmavil prepare --source=audioset`; not yet measured."""
+    """AudioSet-2M, sound and pictures, drawn by class; not yet measured."""
     _audio(config, seconds=10.0, epochs=100, clips=200_000, batch=256)
     _both(config)
     config.data.update(train_split='balanced_train,unbalanced_train', eval_split='eval')

@@ -1,10 +1,7 @@
 """The `folder` source: any videos with sound, decoded on the fly and split into train and held-out.
 
 A CSV in the folder may say more: `path` (relative to the CSV), and optionally `split`,
-`label`, `start_s` and `duration_s`. A row is a stretch of a file: the whole file, or its
-first `duration_s`; with `start_s` (an offset in the file) from there on, for one clip where
-there is no `duration_s`. Stretches are cut into consecutive clips; a last piece of at least
-nine tenths of a clip is padded, a shorter one is dropped, or refused where it is all there is.
+`label`, `start_s` and `duration_s`. `listings.cutting` says which clips a row or a file has.
 
 Nothing is dropped in silence: what can't be used is in `refused()`, and what was understood
 otherwise than it may have been meant is in `FolderSources.notes`.
@@ -13,33 +10,30 @@ otherwise than it may have been meant is in `FolderSources.notes`.
 from __future__ import annotations
 
 import concurrent.futures
-import csv
 import dataclasses
-import hashlib
-import math
 import os
 import pathlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
+from diffmavil_jax.data.listings import row as rows_lib
+from diffmavil_jax.data.listings.cutting import cut
+from diffmavil_jax.data.listings.own import EXTENSIONS, media_files, media_rows, media_tables, unit_hash
+from diffmavil_jax.data.listings.row import Classes, Listing, Row
 from diffmavil_jax.data.sandbox import DecodePool
 
-EXTENSIONS = (
-    '.3g2', '.3gp', '.aac', '.aif', '.aiff', '.asf', '.avi', '.caf', '.dv', '.f4v', '.flac', '.flv',
-    '.ivf', '.m2ts', '.m4a', '.m4v', '.mka', '.mkv', '.mov', '.mp3', '.mp4', '.mpe', '.mpeg', '.mpg',
-    '.mts', '.mxf', '.nut', '.oga', '.ogg', '.ogm', '.ogv', '.opus', '.qt', '.ts', '.vob', '.wav',
-    '.webm', '.wma', '.wmv',
-)  # fmt: skip
 TRAIN_SPLITS = ('train',)
 HELD_OUT_SPLITS = ('val', 'valid', 'validation', 'test', 'eval')
 OPTIONAL_COLUMNS = ('split', 'label', 'start_s', 'duration_s')
 
+_HELD_OUT = 'held-out'
 _PROBING_THREADS = min(4, os.cpu_count() or 1)
 
 _Decoded = tuple[Int16[np.ndarray, ' samples'], UInt8[np.ndarray, 't h w 3']]
@@ -83,23 +77,21 @@ def open_folder(
     root = pathlib.Path(path)
     if not root.is_dir():
         raise DataError(f'{root} is not a folder (config.data.path).')
-    table = _find_csv(root)
-    rows = _read_csv(table) if table else [_Row(file) for file in _find_media(root)]
-    label_names = tuple(sorted({row.label for row in rows} - {''}))
-    index = _index(root, rows, spec, label_names, decoders)
+    listing = _list(epath.Path(root))
+    index = _index(root, listing.rows, spec, decoders)
     ledger = Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
     for _, refusal in index.refused:
         ledger.record(refusal)
     ledger.check()
-    held_out = _split(root, rows, index, spec, eval_fraction, decoders)
+    held_out = _split(root, listing.rows, index, spec, eval_fraction, decoders)
     cache = _Cache(cache_bytes)
 
     def part(held: bool) -> FolderSource:
         places = [place for place in index.places if (place.file in held_out) == held]
         if not places:
-            raise DataError(_empty_part(root, held, any(row.held_out is not None for row in rows)))
+            raise DataError(_empty_part(root, held, any(row.split for row in listing.rows)))
         refused = [refusal for file, refusal in index.refused if (file in held_out) == held]
-        return FolderSource(root, places, spec, label_names, refused, ledger, cache, decoders)
+        return FolderSource(root, places, spec, listing.class_names, refused, ledger, cache, decoders)
 
     return FolderSources(part(False), part(True), tuple(index.notes))
 
@@ -185,17 +177,6 @@ class FolderSource:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Row:
-    """A stretch of a file that is asked for."""
-
-    file: str  # relative to the folder, with slashes
-    held_out: bool | None = None  # None: the hash decides
-    label: str = ''
-    start_s: float | None = None
-    duration_s: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class _Place:
     """Where a clip is."""
 
@@ -239,139 +220,61 @@ class _Cache:
         return _Cache, (self._max_bytes,)  # a worker process begins with an empty one
 
 
-def _find_media(root: pathlib.Path) -> list[str]:
-    """Paths relative to root, sorted."""
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        for name in names:
-            if not name.startswith('.') and os.path.splitext(name)[1].lower() in EXTENSIONS:
-                found.append(pathlib.Path(folder, name).relative_to(root).as_posix())
-    if not found:
+def _list(root: epath.Path) -> Listing:
+    """The rows of the CSV, by file and start, or all files. A row without a split is held out by a hash."""
+    tables = media_tables(sorted(root.glob('*.csv')), OPTIONAL_COLUMNS)
+    if len(tables) > 1:
+        raise DataError(
+            f'{", ".join(table.name for table in tables)} in {root} all have a path column: leave one '
+            f'of them there, or let only one have any of the columns {", ".join(OPTIONAL_COLUMNS)}.'
+        )
+    if tables:
+        lines = rows_lib.read_table(tables[0], ['path'])
+        labels = [[cells['label']] if cells.get('label') else [] for _, cells in lines]
+        classes = Classes(sorted({name for names in labels for name in names}), tables[0].name)
+        rows = media_rows(lines, labels, classes, _split_of)
+        return Listing(sorted(rows, key=lambda row: (row.name, row.start_s or 0.0)), classes.names)
+    files = media_files(root)
+    if not files:
         raise DataError(
             f'No media in {root} (config.data.path): looked in it and below for names that end in '
             f'{" ".join(EXTENSIONS)}, and for a CSV with a path column in it.'
         )
-    return sorted(found)
+    return Listing([Row(file, '', file) for file in files])
 
 
-def _find_csv(root: pathlib.Path) -> pathlib.Path | None:
-    """The CSV that lists the media: the one with a path column and, of several, with a known other."""
-    tables = {table: _columns(table) for table in sorted(root.glob('*.csv'))}
-    tables = {table: columns for table, columns in tables.items() if 'path' in columns}
-    if len(tables) > 1:
-        telling = [table for table, columns in tables.items() if not columns.isdisjoint(OPTIONAL_COLUMNS)]
-        if len(telling) != 1:
-            raise DataError(
-                f'{", ".join(table.name for table in tables)} in {root} all have a path column: leave one '
-                f'of them there, or let only one have any of the columns {", ".join(OPTIONAL_COLUMNS)}.'
-            )
-        return telling[0]
-    return next(iter(tables), None)
-
-
-def _columns(table: pathlib.Path) -> set[str]:
-    try:
-        with table.open(newline='', encoding='utf-8-sig') as file:
-            return {name.strip() for name in next(csv.reader(file), [])}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} can't be read as CSV in UTF-8: {error}.") from error
-
-
-def _read_csv(table: pathlib.Path) -> list[_Row]:
-    """All rows, sorted by file and start."""
-    try:
-        with table.open(newline='', encoding='utf-8-sig') as file:
-            rows = list(_parse_csv(table.name, csv.reader(file)))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} can't be read as CSV in UTF-8: {error}.") from error
-    if not rows:
-        raise DataError(f'{table} has no rows.')
-    splits: dict[str, bool | None] = {}
-    for row in rows:
-        if splits.setdefault(row.file, row.held_out) != row.held_out:
-            raise DataError(
-                f'{table} puts {row.file} in train and in held-out: a file belongs to one of them.'
-            )
-    return sorted(rows, key=lambda row: (row.file, row.start_s or 0.0))
-
-
-def _parse_csv(name: str, lines: Iterator[list[str]]) -> Iterator[_Row]:
-    header = [column.strip() for column in next(lines)]
-    for number, values in enumerate(lines, start=2):
-        if values:
-            where = f'{name}, row {number}'
-            filled = values + [''] * (len(header) - len(values))
-            yield _parse_row(where, dict(zip(header, (value.strip() for value in filled), strict=False)))
-
-
-def _parse_row(where: str, cells: Mapping[str, str]) -> _Row:
-    path = pathlib.PurePosixPath(cells.get('path', ''))
-    if not path.name or path.is_absolute() or '..' in path.parts:
-        raise DataError(f'{where}: path = {cells.get("path", "")!r}: must be below the folder of the CSV.')
-    return _Row(
-        file=path.as_posix(),
-        held_out=_parse_split(where, cells['split']) if 'split' in cells else None,
-        label=cells.get('label', ''),
-        start_s=parse_seconds(where, 'start_s', cells),
-        duration_s=parse_seconds(where, 'duration_s', cells),
-    )
-
-
-def _parse_split(where: str, value: str) -> bool:
+def _split_of(where: str, cells: Mapping[str, str], _: str) -> str:
+    if 'split' not in cells:
+        return ''
+    value = cells['split']
     if value.lower() not in TRAIN_SPLITS + HELD_OUT_SPLITS:
         allowed = f'{", ".join(TRAIN_SPLITS)}; or, held out, {", ".join(HELD_OUT_SPLITS)}'
         raise DataError(f'{where}: split = {value!r}: must be one of {allowed}.')
-    return value.lower() in HELD_OUT_SPLITS
+    return _HELD_OUT if value.lower() in HELD_OUT_SPLITS else TRAIN_SPLITS[0]
 
 
-def parse_seconds(where: str, column: str, cells: Mapping[str, str]) -> float | None:
-    """A time in a row of a CSV; None where the cell is empty or absent.
-
-    Raises:
-        DataError: it is no number of seconds; `where` names the row.
-    """
-    text = cells.get(column, '')
-    try:
-        seconds = float(text) if text else None
-    except ValueError:
-        seconds = math.nan
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise DataError(f'{where}: {column} = {text!r}: must be a number of seconds, at least 0, or empty.')
-    return seconds
-
-
-def _index(
-    root: pathlib.Path,
-    rows: Sequence[_Row],
-    spec: ClipSpec,
-    label_names: Sequence[str],
-    decoders: DecodePool,
-) -> _Index:
+def _index(root: pathlib.Path, rows: Sequence[Row], spec: ClipSpec, decoders: DecodePool) -> _Index:
     """Probes the files and cuts the rows into clips."""
-    lengths = _probe(root, sorted({row.file for row in rows}), decoders)
-    labels = {name: i for i, name in enumerate(label_names)}
+    lengths = _probe(root, sorted({row.name for row in rows}), decoders)
     places: dict[str, _Place] = {}
     refused: dict[str, tuple[str, Refusal]] = {}
     beyond, num_cut = [], 0
     for row in rows:
-        length = lengths[row.file]
+        length = lengths[row.name]
         if isinstance(length, str):
-            refused[row.file] = row.file, Refusal(row.file, length)
+            refused[row.name] = row.name, Refusal(row.name, length)
             continue
-        if row.start_s and row.start_s >= length - media.PADDED_FRACTION * spec.seconds:
-            beyond.append(f'{row.file}: start_s {row.start_s:g}, length {length:.2f} s')
-            row = dataclasses.replace(row, start_s=None)
-        begin, end = _stretch(row, length, spec)
-        num_clips = math.floor((end - begin) / spec.seconds + media.PADDED_FRACTION + 1e-6)
-        if num_clips < 1:
-            name = row.file if row.start_s is None else f'{row.file}@{begin:.3f}'
-            reason = f'too short: {end - begin:.2f} s for a clip of {spec.seconds:g} s'
-            refused[name] = row.file, Refusal(name, reason)
-        for i in range(num_clips):
-            place = _Place(row.file, begin + i * spec.seconds, labels.get(row.label, NO_LABEL))
+        clips = cut(row, length, spec.seconds)
+        if clips.start_ignored:
+            beyond.append(f'{row.name}: start_s {row.start_s:g}, length {length:.2f} s')
+        if clips.too_short:
+            whole = row.start_s is None or clips.start_ignored
+            name = row.name if whole else f'{row.name}@{row.start_s:.3f}'
+            refused[name] = row.name, Refusal(name, clips.too_short)
+        for start_s in clips.starts_s:
+            place = _Place(row.name, start_s, row.labels[0] if row.labels else NO_LABEL)
             places.setdefault(place.id, place)
-        num_cut += num_clips
+        num_cut += len(clips.starts_s)
     notes = []
     if beyond:
         notes.append(
@@ -381,14 +284,6 @@ def _index(
     if num_cut > len(places):
         notes.append(f'{num_cut - len(places)} clips are in several rows and were taken once, from the first')
     return _Index(list(places.values()), list(refused.values()), notes)
-
-
-def _stretch(row: _Row, length: float, spec: ClipSpec) -> tuple[float, float]:
-    """From where to where a row reaches in its file, in seconds."""
-    begin = row.start_s or 0.0
-    if row.duration_s is not None:
-        return begin, min(length, begin + row.duration_s)
-    return begin, length if row.start_s is None else min(length, begin + spec.seconds)
 
 
 def _probe(root: pathlib.Path, files: Sequence[str], decoders: DecodePool) -> dict[str, float | str]:
@@ -409,7 +304,7 @@ def _probe(root: pathlib.Path, files: Sequence[str], decoders: DecodePool) -> di
 
 def _split(
     root: pathlib.Path,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     index: _Index,
     spec: ClipSpec,
     eval_fraction: float,
@@ -420,8 +315,8 @@ def _split(
     The hash depends on nothing else, so that a file stays in its part when others come and go,
     except where a part would have no usable file: then the nearest one changes sides.
     """
-    held_out = {row.file for row in rows if row.held_out}
-    by_hash = {row.file for row in rows if row.held_out is None}
+    held_out = {row.name for row in rows if row.split == _HELD_OUT}
+    by_hash = {row.name for row in rows if not row.split}
     if not by_hash:
         return held_out
     held_out |= {file for file in by_hash if unit_hash(file) < eval_fraction}
@@ -451,12 +346,6 @@ def _split(
                 f'the hash of the names held out every usable file, so {moved} is for training'
             )
     return held_out
-
-
-def unit_hash(file: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    digest = hashlib.sha256(file.encode('utf-8', 'surrogateescape')).digest()
-    return int.from_bytes(digest[:8], 'big') / 2**64
 
 
 def _empty_part(root: pathlib.Path, held: bool, by_csv: bool) -> str:

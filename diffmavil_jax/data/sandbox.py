@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
@@ -42,7 +43,7 @@ class DecodePool:
     """Worker processes, for any number of threads; each call waits for a worker and for its answer.
 
     Workers start when they are first needed, do not load JAX, and are replaced when they die.
-    They end with the pool, or with the process that owns it, however that ends.
+    They end with the pool, closed or dropped, or with the process that owns it, however that ends.
     """
 
     def __init__(self, workers: int, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -146,6 +147,9 @@ class _Worker:
                 pass_fds=descriptors,
                 env=os.environ | {'OPENBLAS_NUM_THREADS': '1'},
             )
+        self.stop = weakref.finalize(self, _end, self._process, self._connection, self._shared)
+        # At the end of the interpreter other threads may be in a call; the process sees the end by itself.
+        self.stop.atexit = False
         try:
             if not self._connection.poll(_START_S):
                 raise EOFError
@@ -178,12 +182,13 @@ class _Worker:
             cause = signal.Signals(-code).name if code < 0 else f'exit code {code}'
             raise media.MediaError(f'unreadable: decoder crashed ({cause})') from error
 
-    def stop(self) -> None:
-        self._connection.close()
-        self._shared.close()
-        self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a dead disk may hold it for ever
-            self._process.wait(_GRACE_S)
+
+def _end(process: subprocess.Popen[bytes], connection: Connection, shared: BinaryIO) -> None:
+    connection.close()
+    shared.close()
+    process.kill()  # does nothing in a fork, of which the process is no child
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a dead disk may hold it for ever
+        process.wait(_GRACE_S)
 
 
 def serve(descriptor: int, shared: int, timeout_s: float) -> NoReturn:

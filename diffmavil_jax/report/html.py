@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from diffmavil_jax.report import figures
 from diffmavil_jax.report.content import MISSING, Mistake, Report, Row, Table, Unit, is_number, spell
+from diffmavil_jax.report.page import document, tag
 
 MAX_LISTED = 500  # refused files named per reason; the count is always of all
 
@@ -40,62 +41,6 @@ _PLAN: tuple[tuple[str, str, Unit], ...] = (
     ('macs', 'MACs', 'si'),
     ('saved', 'Saved', 'percent'),
 )
-
-_CSS = """
-:root { color-scheme: light dark; --bg: #f6f7f8; --card: #ffffff; --text: #1b1f24; --muted: #646c76;
-  --line: #e3e6e9; --accent: #1d6fb0; --best: #eaf3fa; }
-@media (prefers-color-scheme: dark) { :root { --bg: #101317; --card: #171b21; --text: #e6e9ed;
-  --muted: #99a2ad; --line: #2b3138; --accent: #6cb4f0; --best: #1c2c3a; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--bg); color: var(--text);
-  font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
-main, header, footer { max-width: 1120px; margin: 0 auto; padding: 0 24px; }
-header { padding-top: 48px; }
-h1 { font-size: 32px; line-height: 1.2; margin: 0 0 12px; letter-spacing: -0.015em; overflow-wrap: anywhere; }
-h2 { font-size: 21px; margin: 48px 0 8px; letter-spacing: -0.01em; }
-h3 { font-size: 16px; margin: 24px 0 2px; }
-p { margin: 0 0 14px; max-width: 76ch; }
-.lead { font-size: 18px; }
-.about, figcaption, .caption { color: var(--muted); }
-nav { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 20px 0 0; padding-bottom: 12px;
-  border-bottom: 1px solid var(--line); font-size: 14px; }
-a { color: var(--accent); text-decoration: none; }
-a:hover { text-decoration: underline; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-.card.picture { background: #ffffff; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(185px, 1fr)); gap: 12px;
-  margin-top: 28px; }
-.cards .card { padding: 14px 16px; }
-.cards .value { font-size: 29px; line-height: 1.3; font-weight: 650; letter-spacing: -0.02em; }
-.cards .label { font-size: 14px; font-weight: 600; }
-.cards .detail { font-size: 13px; color: var(--muted); }
-pre { margin: 0 0 14px; padding: 13px 16px; overflow-x: auto; font-size: 14px; }
-code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, 'Liberation Mono', monospace; }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 14px 24px; margin: 0;
-  padding: 16px; }
-dt { font-size: 13px; color: var(--muted); }
-dd { margin: 0; overflow-wrap: anywhere; }
-figure { margin: 14px 0 20px; }
-figure .card { overflow-x: auto; padding: 6px; line-height: 0; }
-figure img { width: 100%; min-width: 680px; height: auto; }
-figcaption, .caption { font-size: 14px; margin-top: 6px; overflow-wrap: anywhere; }
-.table { overflow-x: auto; margin: 8px 0 14px; }
-table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 14px; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
-thead th { border-top: 0; font-size: 13px; color: var(--muted); font-weight: 600; vertical-align: bottom; }
-th:first-child { text-align: left; }
-tbody th { font-weight: 400; }
-.results { table-layout: fixed; min-width: 640px; }
-.results th { white-space: normal; overflow-wrap: anywhere; }
-.results th:first-child { width: 34%; }
-tfoot th, tfoot td { font-weight: 650; border-top-width: 2px; }
-td.best { font-weight: 650; background: var(--best); }
-details { padding: 9px 16px; margin-bottom: 8px; }
-summary { cursor: pointer; }
-details li, .count { font-size: 14px; color: var(--muted); }
-details li { overflow-wrap: anywhere; }
-footer { color: var(--muted); font-size: 13px; padding-top: 40px; padding-bottom: 48px; }
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +160,7 @@ def _figure(picture: _Picture | None, caption: str = '') -> str:
         '<figure>\n<div class="card picture">'
         f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" '
         f'width="{width}" height="{height}">'
-        f'</div>\n{_tag("figcaption", caption)}</figure>\n'
+        f'</div>\n{tag("figcaption", caption)}</figure>\n'
     )
 
 
@@ -233,21 +178,18 @@ def _page(report: Report, pictures: Pictures) -> str:
     bodies = ''.join(
         f'<section id="{n}">\n<h2>{title}</h2>\n{body}</section>\n' for n, title, body in sections
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(report.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n'
-        f'<header>\n<h1>{escape(report.title)}</h1>\n{_tag("p", report.lead, "lead")}'
+    return document(
+        report.title,
+        f'<header>\n<h1>{escape(report.title)}</h1>\n{tag("p", report.lead, "lead")}'
         f'{_cards(report)}<nav>\n{links}</nav>\n</header>\n<main>\n{bodies}</main>\n'
-        '<footer>The numbers of this run, for programs, are in <code>summary.json</code>.</footer>\n'
-        '</body>\n</html>\n'
+        '<footer>The numbers of this run, for programs, are in <code>summary.json</code>.</footer>\n',
     )
 
 
 def _cards(report: Report) -> str:
     cards = ''.join(
-        f'<div class="card">{_tag("div", card.value, "value")}{_tag("div", card.label, "label")}'
-        f'{_tag("div", card.detail, "detail")}</div>\n'
+        f'<div class="card">{tag("div", card.value, "value")}{tag("div", card.label, "label")}'
+        f'{tag("div", card.detail, "detail")}</div>\n'
         for card in report.headlines
     )
     return f'<div class="cards">\n{cards}</div>\n' if cards else ''
@@ -255,9 +197,7 @@ def _cards(report: Report) -> str:
 
 def _run(report: Report, _: Pictures) -> str:
     command = f'<pre class="card"><code>{escape(report.command)}</code></pre>\n' if report.command else ''
-    facts = ''.join(
-        f'<div>{_tag("dt", k)}{_tag("dd", v or MISSING)}</div>\n' for k, v in report.facts.items()
-    )
+    facts = ''.join(f'<div>{tag("dt", k)}{tag("dd", v or MISSING)}</div>\n' for k, v in report.facts.items())
     return command + (f'<dl class="card">\n{facts}</dl>\n' if facts else '')
 
 
@@ -280,7 +220,7 @@ def _curves(_: Report, pictures: Pictures) -> str:
         )
     )
     about = 'Everything is drawn over the number of clips seen, since the batch size may change on the way.'
-    return _tag('p', about, 'about') + body if body else ''
+    return tag('p', about, 'about') + body if body else ''
 
 
 def _tables(report: Report, _: Pictures) -> str:
@@ -291,14 +231,14 @@ def _tables(report: Report, _: Pictures) -> str:
         'beside features computed without any network, and beside chance, where those exist; '
         'the best of a row is marked.'
     )
-    return _tag('p', about, 'about') + ''.join(_table(table) for table in report.tables)
+    return tag('p', about, 'about') + ''.join(_table(table) for table in report.tables)
 
 
 def _table(table: Table) -> str:
     head = '<th></th>' + ''.join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     body = ''.join(_row(row) for row in table.rows)
     return (
-        f'{_tag("h3", table.title)}{_tag("p", table.caption, "caption")}'
+        f'{tag("h3", table.title)}{tag("p", table.caption, "caption")}'
         '<div class="table card"><table class="results">\n'
         f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
     )
@@ -326,7 +266,7 @@ def _reconstructions(report: Report, pictures: Pictures) -> str:
         _figure(pictures.get(f'reconstruction-{i}'), f'Clip {clip.id}')
         for i, clip in enumerate(report.reconstructions, 1)
     )
-    return _tag('p', about, 'about') + ''.join(sheets)
+    return tag('p', about, 'about') + ''.join(sheets)
 
 
 def _retrievals(report: Report, pictures: Pictures) -> str:
@@ -337,10 +277,10 @@ def _retrievals(report: Report, pictures: Pictures) -> str:
         'taken from is outlined in green where it is among the five best. Below each match is its similarity.'
     )
     sheets = (
-        _tag('h3', direction[:1].upper() + direction[1:]) + _figure(pictures.get(_retrieval_name(direction)))
+        tag('h3', direction[:1].upper() + direction[1:]) + _figure(pictures.get(_retrieval_name(direction)))
         for direction in _directions(report)
     )
-    return _tag('p', about, 'about') + ''.join(sheets)
+    return tag('p', about, 'about') + ''.join(sheets)
 
 
 def _confusion(report: Report, pictures: Pictures) -> str:
@@ -351,12 +291,12 @@ def _mistakes(report: Report, _: Pictures) -> str:
     if not report.mistakes:
         return ''
     about = 'Test clips that were taken for another class, those of which the network was surest first.'
-    return _tag('p', about, 'about') + ''.join(map(_mistake, report.mistakes))
+    return tag('p', about, 'about') + ''.join(map(_mistake, report.mistakes))
 
 
 def _mistake(mistake: Mistake) -> str:
     title = f'{mistake.truth}, taken for {mistake.guess} ({spell(mistake.probability, "percent")})'
-    body = _tag('h3', title) + _tag('p', mistake.id, 'caption')
+    body = tag('h3', title) + tag('p', mistake.id, 'caption')
     if mistake.sound is not None:
         data = base64.b64encode(mistake.sound).decode()
         body += f'<p><audio controls preload="none" src="data:audio/wav;base64,{data}"></audio></p>\n'
@@ -386,7 +326,7 @@ def _plan(report: Report, _: Pictures) -> str:
     totals = plan_totals(report.plan)
     foot = ''.join(f'<td>{spell(totals[k], unit) if k in totals else ""}</td>' for k, _, unit in _PLAN)
     return (
-        f'{_tag("p", about, "about")}<div class="table card"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'{tag("p", about, "about")}<div class="table card"><table>\n<thead><tr>{head}</tr></thead>\n'
         f'<tbody>\n{body}</tbody>\n<tfoot><tr><th scope="row">Whole run</th>{foot}</tr></tfoot>\n'
         '</table></div>\n'
     )
@@ -417,7 +357,7 @@ def _refused(report: Report, _pictures: Pictures) -> str:
     count = len(report.refused)
     about = f'{spell(count)} {"file" if count == 1 else "files"} could not be used, and took no part.'
     ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return _tag('p', about, 'about') + ''.join(_refused_group(reason, files) for reason, files in ordered)
+    return tag('p', about, 'about') + ''.join(_refused_group(reason, files) for reason, files in ordered)
 
 
 def _refused_group(reason: str, files: Sequence[tuple[str, str]]) -> str:
@@ -437,13 +377,7 @@ def _notes(report: Report, _: Pictures) -> str:
 
 
 def _paragraphs(texts: Iterable[str]) -> Iterable[str]:
-    return (_tag('p', text) for text in texts)
-
-
-def _tag(name: str, text: str, css: str = '') -> str:
-    """An element around escaped text; nothing for no text."""
-    attribute = f' class="{css}"' if css else ''
-    return f'<{name}{attribute}>{escape(text)}</{name}>\n' if text else ''
+    return (tag('p', text) for text in texts)
 
 
 _SECTIONS: tuple[tuple[str, str, Callable[[Report, Pictures], str]], ...] = (

@@ -6,34 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-_CSS = """
-:root { color-scheme: light dark; --bg: #f6f7f8; --card: #fff; --text: #1b1f24; --muted: #646c76;
-  --line: #e3e6e9; --bad: #b3541e; }
-@media (prefers-color-scheme: dark) { :root { --bg: #101317; --card: #171b21; --text: #e6e9ed;
-  --muted: #99a2ad; --line: #2b3138; --bad: #e9a06f; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1000px; padding: 40px 24px; background: var(--bg); color: var(--text);
-  font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
-h1 { font-size: 30px; margin: 0 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 20px; margin: 40px 0 10px; }
-p { margin: 0 0 12px; color: var(--muted); overflow-wrap: anywhere; }
-.warning { color: var(--bad); font-weight: 600; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
-  margin: 24px 0; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 16px; }
-.value { font-size: 25px; font-weight: 650; }
-.label { color: var(--muted); font-size: 14px; }
-.wide { overflow-x: auto; padding: 4px; margin-bottom: 12px; }
-table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 12px; text-align: right; border-top: 1px solid var(--line); }
-thead th { border-top: 0; color: var(--muted); font-size: 13px; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-tbody th { font-weight: 400; overflow-wrap: anywhere; }
-tr.total > * { font-weight: 650; }
-summary { cursor: pointer; }
-details { margin-bottom: 8px; }
-li { font-size: 14px; color: var(--muted); overflow-wrap: anywhere; }
-"""
+from diffmavil_jax.report.page import document, tag
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -47,31 +20,26 @@ def render(report: Mapping[str, Any]) -> str:
         (f'{report["duplicates"]["files"]:,}', 'files are copies of others'),
     ]
     title = f'Prepared: {report["dataset"]}'
-    body = [
-        f'<h1>{escape(title)}</h1>',
-        _paragraph(f'From {report["source"]} in {report["input"]}.'),
-        *(_paragraph(text, 'warning') for text in report['warnings']),
-        _cards(cards),
-        '<h2>Splits</h2>',
-        _splits(report),
-        _refusals(report),
-        _duplicates(report['duplicates']),
-        _settings(report),
-    ]
-    notes = [*report['listing_notes'], *report['notes']]
-    if notes:
-        body += ['<h2>Notes</h2>', *(_paragraph(note) for note in notes)]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n'
-        + '\n'.join(part for part in body if part)
-        + '\n</body>\n</html>\n'
+    notes = ''.join(tag('p', note) for note in (*report['listing_notes'], *report['notes']))
+    return document(
+        title,
+        '<header>\n'
+        + tag('h1', title)
+        + tag('p', f'From {report["source"]} in {report["input"]}.', 'about')
+        + ''.join(tag('p', text, 'warning') for text in report['warnings'])
+        + _cards(cards)
+        + '</header>\n<main>\n'
+        + _splits(report)
+        + _refusals(report)
+        + _duplicates(report['duplicates'])
+        + _settings(report)
+        + (f'<h2>Notes</h2>\n{notes}' if notes else '')
+        + '</main>\n<footer>Every clip is in <code>manifest.jsonl</code>; the numbers, for programs, are in '
+        '<code>prepare_report.json</code>.</footer>\n',
     )
 
 
 def _splits(report: Mapping[str, Any]) -> str:
-    rows = [*report['splits'].items(), ('all', report)]
     reasons = list(report['refused'])
     head = ['split', 'listed', 'written', 'length', 'size', *reasons]
     lines = [
@@ -83,9 +51,9 @@ def _splits(report: Mapping[str, Any]) -> str:
             _size(part['bytes']),
             *(f'{part["refused"].get(reason, 0):,}' for reason in reasons),
         ]
-        for split, part in rows
+        for split, part in (*report['splits'].items(), ('all', report))
     ]
-    return _table(head, lines)
+    return '<h2>Splits</h2>\n' + _table(head, lines[:-1], lines[-1:])
 
 
 def _refusals(report: Mapping[str, Any]) -> str:
@@ -96,7 +64,7 @@ def _refusals(report: Mapping[str, Any]) -> str:
         examples = report['refused_examples'][reason]
         items = [f'{example["id"]} ({example["split"]}): {example["reason"]}' for example in examples]
         groups.append(_details(f'{reason} ({count:,})', items, count - len(items)))
-    return '<h2>Refused</h2>\n' + '\n'.join(groups)
+    return '<h2>Refused</h2>\n' + ''.join(groups)
 
 
 def _duplicates(duplicates: Mapping[str, Any]) -> str:
@@ -107,7 +75,9 @@ def _duplicates(duplicates: Mapping[str, Any]) -> str:
         for group in duplicates['examples']
     ]
     about = 'The same file, byte for byte, under several names. All of them were written.'
-    return f'<h2>Copies</h2>\n{_paragraph(about)}\n' + _details(f'{duplicates["files"]:,} copies', items, 0)
+    return f'<h2>Copies</h2>\n{tag("p", about, "about")}' + _details(
+        f'{duplicates["files"]:,} copies', items, 0
+    )
 
 
 def _settings(report: Mapping[str, Any]) -> str:
@@ -124,32 +94,33 @@ def _spell(value: Any) -> str:
 
 def _cards(cards: Iterable[tuple[str, str]]) -> str:
     inner = ''.join(
-        f'<div class="card"><div class="value">{escape(value)}</div>'
-        f'<div class="label">{escape(label)}</div></div>'
+        f'<div class="card">{tag("div", value, "value")}{tag("div", label, "detail")}</div>\n'
         for value, label in cards
     )
-    return f'<div class="cards">{inner}</div>'
+    return f'<div class="cards">\n{inner}</div>\n'
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]], totals: Sequence[Sequence[str]] = ()) -> str:
     top = ''.join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = ''.join(
-        f'<tr{" class=total" if line[0] == "all" else ""}><th scope="row">{escape(line[0])}</th>'
-        + ''.join(f'<td>{escape(value)}</td>' for value in line[1:])
-        + '</tr>\n'
-        for line in lines
+    body, foot = (
+        ''.join(
+            f'<tr><th scope="row">{escape(line[0])}</th>'
+            + ''.join(f'<td>{escape(value)}</td>' for value in line[1:])
+            + '</tr>\n'
+            for line in part
+        )
+        for part in (lines, totals)
     )
-    return f'<div class="card wide"><table><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    return (
+        f'<div class="table card"><table>\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}</tbody>\n'
+        f'<tfoot>\n{foot}</tfoot>\n</table></div>\n'
+    )
 
 
 def _details(title: str, items: Sequence[str], num_more: int) -> str:
     lines = [*items, f'and {num_more:,} more, in manifest.jsonl'] if num_more else items
-    inner = ''.join(f'<li>{escape(line)}</li>' for line in lines)
-    return f'<details class="card"><summary>{escape(title)}</summary><ul>{inner}</ul></details>'
-
-
-def _paragraph(text: str, css: str = '') -> str:
-    return f'<p{f" class={css}" if css else ""}>{escape(text)}</p>'
+    inner = ''.join(tag('li', line) for line in lines)
+    return f'<details class="card">\n{tag("summary", title)}<ul>\n{inner}</ul>\n</details>\n'
 
 
 def _duration(seconds: float) -> str:

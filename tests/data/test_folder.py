@@ -11,6 +11,7 @@ import pytest
 
 from diffmavil_jax.data import folder
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.listings.own import unit_hash
 from diffmavil_jax.data.sandbox import DecodePool
 
 DECODERS = DecodePool(2)
@@ -141,8 +142,8 @@ def test_a_file_too_short_for_a_clip_is_refused(tmp_path):
 def test_the_hash_of_the_name_splits():
     """A literal: a change here would mix the train and held-out clips of everyone's runs."""
     names = [f'clips/{i:03d}.mp4' for i in range(20)]
-    assert [i for i, name in enumerate(names) if folder.unit_hash(name) < 0.25] == [2, 4, 16, 18]
-    many = [folder.unit_hash(f'{i}.mp4') for i in range(4_000)]
+    assert [i for i, name in enumerate(names) if unit_hash(name) < 0.25] == [2, 4, 16, 18]
+    many = [unit_hash(f'{i}.mp4') for i in range(4_000)]
     assert np.mean(np.array(many) < 0.1) == pytest.approx(0.1, abs=0.015)
 
 
@@ -237,16 +238,16 @@ def test_a_clip_in_two_rows_is_taken_once_and_noted(tmp_path):
     [
         (
             'path,split\na.mp4,train\nb.mp4,dev\n',
-            "row 3: split = 'dev': must be one of train; or, held out, val,",
+            "line 3: split = 'dev': must be one of train; or, held out, val,",
         ),
-        ('path,split\na.mp4,train\nb.mp4\n', "row 3: split = ''"),
-        ('path,split\na.mp4,train\n../b.mp4,val\n', 'row 3: path = .* must be below the folder'),
-        ('path,split\na.mp4,train\n/b.mp4,val\n', 'row 3: path = .* must be below the folder'),
-        ('path,split\na.mp4,train\n,val\n', 'row 3: path = .* must be below the folder'),
-        ('path,start_s\na.mp4,soon\n', "row 2: start_s = 'soon': must be a number of seconds"),
-        ('path,start_s\na.mp4,-1\n', "row 2: start_s = '-1'"),
-        ('path,duration_s\na.mp4,inf\n', "row 2: duration_s = 'inf'"),
-        ('path,split\na.mp4,train\na.mp4,val\n', 'puts a.mp4 in train and in held-out'),
+        ('path,split\na.mp4,train\nb.mp4\n', "line 3: split = ''"),
+        ('path,split\na.mp4,train\n../b.mp4,val\n', 'line 3: path = .* must be below the input folder'),
+        ('path,split\na.mp4,train\n/b.mp4,val\n', 'line 3: path = .* must be below the input folder'),
+        ('path,split\na.mp4,train\n,val\n', 'line 3: path = .* must be below the input folder'),
+        ('path,start_s\na.mp4,soon\n', "line 2: start_s = 'soon': must be a number of seconds"),
+        ('path,start_s\na.mp4,-1\n', "line 2: start_s = '-1'"),
+        ('path,duration_s\na.mp4,inf\n', "line 2: duration_s = 'inf'"),
+        ('path,split\na.mp4,train\na.mp4,val\n', 'line 3: a.mp4 is in train too'),
         ('path,split\n', 'has no rows'),
         (
             'path,split\na.mp4,train\nb.mp4,train\n',
@@ -268,13 +269,11 @@ def test_which_csv_is_the_list(tmp_path):
     write_csv(tmp_path, '\ufeffpath, split\na.mp4, val\nb.mp4, train\n', 'list.csv')
     assert files(open_folder(tmp_path).eval) == ['a.mp4']
     write_csv(tmp_path, 'path,label\na.mp4,x\n', 'other.csv')
-    with pytest.raises(
-        DataError, match='list.csv, other.csv, words.csv in .* all have a path column: leave one'
-    ):
+    with pytest.raises(DataError, match='list.csv, other.csv in .* all have a path column: leave one'):
         open_folder(tmp_path)
     (tmp_path / 'other.csv').write_bytes(b'path\n\xff\xfe.mp4\n')
     (tmp_path / 'list.csv').write_bytes(b'path,split\n\xff\xfe.mp4,train\n')
-    with pytest.raises(DataError, match="can't be read as CSV in UTF-8"):
+    with pytest.raises(DataError, match="can't be read as text in UTF-8"):
         open_folder(tmp_path)
 
 

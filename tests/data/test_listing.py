@@ -227,6 +227,19 @@ def test_a_path_never_leads_out_of_the_input(tmp_path, path):
         read('esc10', tmp_path)
 
 
+def test_a_name_may_have_a_colon(tmp_path):
+    assert read('csv', write(tmp_path, list__csv='path\n12:30.mp4\n')).rows[0].file == '12:30.mp4'
+
+
+def test_links_to_folders_are_followed_and_no_file_is_listed_twice(tmp_path):
+    root = touch(tmp_path / 'root', 'a/b/1.mp4')
+    touch(tmp_path, 'elsewhere/2.mp4')
+    (root / 'a' / 'there').symlink_to(tmp_path / 'elsewhere')
+    for name, target in {'b': root / 'a' / 'b', 'loop': root, 'up': tmp_path}.items():
+        (root / name).symlink_to(target)
+    assert [row.file for row in read('folder', root).rows] == ['a/b/1.mp4', 'a/there/2.mp4']
+
+
 @pytest.mark.parametrize(
     ('source', 'files', 'message'),
     [

@@ -74,6 +74,21 @@ def test_real_files_as_well(name):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize('reader', [WANTED, ALL])
+def test_the_last_pictures_come_out_at_the_end_of_the_stream(reader):
+    path = MEDIA / 'grid-swiz3n_0000.mp4'
+    with av.open(str(path)) as container:
+        decoded = [packet.decode() for packet in container.demux(video=0)]
+    assert len(decoded[-1]) == 2, 'the decoder holds none back, so that this tests nothing'
+    pictures = np.array([frame.to_ndarray(format='rgb24') for frames in decoded for frame in frames], int)
+    _, height, width, _ = pictures.shape
+    left = (width - height) // 2
+    centres = pictures[:, :, left : left + height]
+    spec = dataclasses.replace(SPEC, seconds=1.0, frame_size=height)
+    distances = [np.abs(centres - frame).mean((1, 2, 3)) for frame in read(path, 2.0, reader, spec)]
+    assert np.argmin(distances, axis=1).tolist() == list(range(16, 24))
+
+
 def test_many_pictures_of_few_frames(tmp_path):
     path = write(tmp_path / 'a.mkv', noise(8), fps=4)
     spec = dataclasses.replace(SPEC, frames=32)

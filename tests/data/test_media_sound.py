@@ -121,3 +121,19 @@ def test_sound_does_not_depend_on_where_a_clip_begins(name):
             if first + lag + 8_000 <= len(whole)
         }
         assert abs(max(likeness, key=likeness.get)) <= 12  # Matroska rounds to a millisecond
+
+
+def test_the_last_samples_come_out_at_the_end_of_the_stream():
+    path = MEDIA / 'tos_battle.webm'
+    with av.open(str(path)) as container:
+        stereo = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+    spec = dataclasses.replace(SPEC, seconds=6.5)
+    ends = {}
+    for rate in (44_100, 16_000):
+        waveform, _ = media.decode(path, 0.0, dataclasses.replace(spec, sample_rate=rate), ['audio'])
+        ends[rate] = np.flatnonzero(waveform)[-1] + 1
+        if rate == 44_100:  # as in the file
+            last = waveform[ends[rate] - 200 : ends[rate]]
+            np.testing.assert_allclose(last, 32_768 * stereo.mean(0)[-200:], atol=2)
+    # The resampler holds back more than a millisecond.
+    assert ends[16_000] / 16_000 == pytest.approx(ends[44_100] / 44_100, abs=2 / 16_000)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
@@ -23,7 +24,7 @@ from PIL import Image
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ClipSpec, DataError
 from diffmavil_jax.data.listings.row import Listing, Request, Row
-from diffmavil_jax.data.prepare import clips, encode, work
+from diffmavil_jax.data.prepare import clips, encode, lock, work
 from diffmavil_jax.data.prepare.settings import Settings
 from diffmavil_jax.data.prepare.summary import Summary
 from diffmavil_jax.data.prepared import Metadata
@@ -461,6 +462,47 @@ def test_nothing_left_is_an_error_and_no_dataset(tmp_path):
     assert not (tmp_path / 'out/csv/1.0.0').exists()
 
 
+def test_a_lock_is_of_one_run_and_leaves_nothing(tmp_path):
+    path, lines = epath.Path(tmp_path / '.work' / 'mine.lock'), []
+    with lock.locked(path, 'mine', lines.append):
+        with pytest.raises(
+            DataError, match=f'mine is being prepared by another run, process {os.getpid()} on'
+        ):
+            lock.locked(path, 'mine', lines.append).__enter__()
+        with lock.locked(path.parent / 'other.lock', 'other', lines.append):
+            pass
+    assert lines == [] and list(tmp_path.iterdir()) == []
+    with lock.locked(path, 'mine', lines.append):
+        (path.parent / 'mine-1').mkdir()  # the unfinished work of another list
+    assert [other.name for other in path.parent.iterdir()] == ['mine-1']
+
+
+def test_a_lock_that_its_owner_has_just_removed_is_taken_anew(tmp_path, monkeypatch):
+    path, flock, calls = epath.Path(tmp_path / 'mine.lock'), fcntl.flock, []
+
+    def late(*args):
+        if not calls:
+            path.unlink()
+        calls.append(args)
+        flock(*args)
+
+    monkeypatch.setattr(fcntl, 'flock', late)
+    with lock.locked(path, 'mine', print):
+        assert len(calls) == 2 and path.exists()
+
+
+def test_where_there_can_be_no_lock_it_is_said(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError('No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    for path, reason in (('gs://bucket/mine.lock', 'it is remote'), (tmp_path / 'x', 'No locks available')):
+        lines = []
+        with lock.locked(epath.Path(path), 'mine', lines.append):
+            pass
+        assert f"mine can't be locked ({reason})" in lines[0]
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     root, output = tmp_path / 'in', tmp_path / 'out'
     root.mkdir()
@@ -476,6 +518,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     deadline = time.monotonic() + 300
     while len(done()) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
+    with pytest.raises(DataError, match=f'folder is being prepared by another run, process {process.pid} on'):
+        prepare('folder', root, output, settings)
     os.killpg(process.pid, signal.SIGKILL)
     message = process.communicate()[1].decode()
     before = done()

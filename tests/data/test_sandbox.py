@@ -140,6 +140,34 @@ def test_closing_leaves_nothing_behind():
     pool.close()
 
 
+def test_a_pool_that_is_dropped_leaves_nothing_behind():
+    before = {child.pid for child in psutil.Process().children()}
+    pool = DecodePool(workers=2, timeout_s=60.0)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: pool.call(time.sleep, 0.1), range(4)))
+    assert {child.pid for child in psutil.Process().children()} > before
+    del pool
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
+def test_a_fork_that_drops_its_copy_of_a_pool_leaves_the_workers_alone():
+    script = textwrap.dedent("""
+        import os
+        from diffmavil_jax.data.sandbox import DecodePool
+        pool = DecodePool(1)
+        worker = pool.call(os.getpid)
+        fork = os.fork()
+        if fork == 0:
+            del pool
+            os._exit(0)
+        assert os.waitpid(fork, 0)[1] == 0
+        assert pool.call(os.getpid) == worker
+    """)
+    subprocess.run(
+        [sys.executable, '-c', script], env=os.environ | {'PYTHONPATH': os.getcwd()}, check=True, timeout=60
+    )
+
+
 @pytest.mark.parametrize('workers, timeout_s', [(0, 1.0), (1, 0.0), (1, float('nan'))])
 def test_senseless_pools_are_refused(workers, timeout_s):
     with pytest.raises(ValueError, match='must be positive'):

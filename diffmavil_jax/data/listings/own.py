@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.folder import EXTENSIONS, parse_seconds, unit_hash
 from diffmavil_jax.data.listings import row as rows_lib
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
 
+EXTENSIONS = (
+    '.3g2', '.3gp', '.aac', '.aif', '.aiff', '.asf', '.avi', '.caf', '.dv', '.f4v', '.flac', '.flv',
+    '.ivf', '.m2ts', '.m4a', '.m4v', '.mka', '.mkv', '.mov', '.mp3', '.mp4', '.mpe', '.mpeg', '.mpg',
+    '.mts', '.mxf', '.nut', '.oga', '.ogg', '.ogm', '.ogv', '.opus', '.qt', '.ts', '.vob', '.wav',
+    '.webm', '.wma', '.wmv',
+)  # fmt: skip
 TRAIN, HELD_OUT = 'train', 'validation'
-COLUMNS = ('path', 'split', 'label', 'labels', 'start_s', 'duration_s')
+COLUMNS = ('split', 'label', 'labels', 'start_s', 'duration_s')
 LABEL_SEPARATOR = ';'
 
 
@@ -23,6 +29,11 @@ def read_folder(request: Request) -> Listing:
     A stable hash of the name holds out `eval_fraction` of the files as `validation`.
     """
     found = media_files(request.input)
+    if not found:
+        raise DataError(
+            f'No media in --input={request.input}: looked in it and below for names that end in '
+            f'{" ".join(EXTENSIONS)}.'
+        )
     names = [_folder_of(file) for file in found] if request.folder_labels else []
     classes = _classes(request, sorted(set(names)))
     rows = [
@@ -39,37 +50,76 @@ def read_csv(request: Request) -> Listing:
     `duration_s`. Rows without a split are held out as in a folder.
     """
     table = _table(request)
-    lines = list(rows_lib.read_table(table, ['path']))
-    if not lines:
-        raise DataError(f'{table} has no rows.')
+    lines = rows_lib.read_table(table, ['path'])
     several = 'labels' in lines[0][1]
     if several and 'label' in lines[0][1]:
         raise DataError(f'{table} has both a column label and a column labels: keep one of them.')
     names = [_names(cells, several) for _, cells in lines]
     classes = _classes(request, sorted({name for group in names for name in group}))
-    rows: dict[Row, None] = {}
-    splits: dict[str, str] = {}
-    for (where, cells), labels in zip(lines, names, strict=True):
-        row = _row(where, cells, classes.indices(labels, where), request)
-        if splits.setdefault(row.name, row.split) != row.split:
-            raise DataError(f'{where}: {row.name} is in {splits[row.name]} too: a file belongs to one split.')
-        rows.setdefault(row)
+
+    def split(where: str, cells: Mapping[str, str], file: str) -> str:
+        text = cells.get('split', '')
+        return rows_lib.split_name(where, text) if text else _part(file, request)
+
+    rows = list(dict.fromkeys(media_rows(lines, names, classes, split)))
     notes = (
         (f'{len(lines) - len(rows)} rows are repeated and were taken once',) if len(rows) < len(lines) else ()
     )
-    return Listing(list(rows), classes.names, several, notes)
+    return Listing(rows, classes.names, several, notes)
 
 
 def media_files(root: epath.Path) -> list[str]:
-    """Those with a known extension.
+    """Those with a known extension."""
+    return [file for file in rows_lib.files(root) if os.path.splitext(file)[1].lower() in EXTENSIONS]
+
+
+def media_tables(tables: Iterable[epath.Path], columns: Sequence[str]) -> list[epath.Path]:
+    """Of the CSVs those with a column `path` and, of several, with one of the other columns too."""
+    headers = {table: set(next(rows_lib.read_csv(table), ('', []))[1]) for table in tables}
+    found = [table for table, header in headers.items() if 'path' in header]
+    telling = [table for table in found if not headers[table].isdisjoint(columns)]
+    return telling or found
+
+
+def media_rows(
+    lines: Sequence[tuple[str, Mapping[str, str]]],
+    labels: Sequence[Sequence[str]],
+    classes: Classes,
+    split: Callable[[str, Mapping[str, str], str], str],
+) -> list[Row]:
+    """A row for each line of a CSV with the columns `path` and, maybe, `start_s` and `duration_s`.
+
+    Args:
+        lines: of `read_table`.
+        labels: of each line.
+        classes: of which these are some.
+        split: of a line, given where it is, its cells and its file.
 
     Raises:
-        DataError: there is none.
+        DataError: a cell is none of what it may be, or a file is in two splits.
     """
-    found = [file for file in rows_lib.files(root) if os.path.splitext(file)[1].lower() in EXTENSIONS]
-    if not found:
-        raise DataError(f'No media in --input={root}: looked for names that end in {" ".join(EXTENSIONS)}.')
-    return found
+    rows = []
+    splits: dict[str, str] = {}
+    for (where, cells), names in zip(lines, labels, strict=True):
+        file = rows_lib.below(where, cells['path'])
+        row = Row(
+            name=file,
+            split=split(where, cells, file),
+            file=file,
+            start_s=rows_lib.seconds(where, 'start_s', cells.get('start_s', '')),
+            duration_s=rows_lib.seconds(where, 'duration_s', cells.get('duration_s', '')),
+            labels=classes.indices(names, where),
+        )
+        if splits.setdefault(file, row.split) != row.split:
+            raise DataError(f'{where}: {file} is in {splits[file]} too: a file belongs to one split.')
+        rows.append(row)
+    return rows
+
+
+def unit_hash(file: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    digest = hashlib.sha256(file.encode('utf-8', 'surrogateescape')).digest()
+    return int.from_bytes(digest[:8], 'big') / 2**64
 
 
 def _classes(request: Request, found: Sequence[str]) -> Classes:
@@ -90,14 +140,7 @@ def _folder_of(file: str) -> str:
 
 
 def _table(request: Request) -> epath.Path:
-    """The CSV that lists the media: the one with a path column and, of several, with a known other."""
-    columns = {
-        table: next(rows_lib.read_csv(table), ('', []))[1]
-        for table in request.tables or sorted(request.input.glob('*.csv'))
-    }
-    tables = [table for table, names in columns.items() if 'path' in names]
-    if len(tables) > 1:
-        tables = [table for table in tables if len(set(columns[table]) & set(COLUMNS)) > 1] or tables
+    tables = media_tables(request.tables or sorted(request.input.glob('*.csv')), COLUMNS)
     if len(tables) != 1:
         found = ', '.join(table.name for table in tables) or 'none'
         raise DataError(
@@ -109,16 +152,3 @@ def _table(request: Request) -> epath.Path:
 def _names(cells: Mapping[str, str], several: bool) -> list[str]:
     texts = cells['labels'].split(LABEL_SEPARATOR) if several else [cells.get('label', '')]
     return [text.strip() for text in texts if text.strip()]
-
-
-def _row(where: str, cells: Mapping[str, str], labels: tuple[int, ...], request: Request) -> Row:
-    file = rows_lib.below(where, cells['path'])
-    split = cells.get('split', '')
-    return Row(
-        name=file,
-        split=rows_lib.split_name(where, split) if split else _part(file, request),
-        file=file,
-        start_s=parse_seconds(where, 'start_s', cells),
-        duration_s=parse_seconds(where, 'duration_s', cells),
-        labels=labels,
-    )

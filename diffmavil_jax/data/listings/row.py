@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import os
 import pathlib
 import re
@@ -127,21 +128,23 @@ def read_csv(path: epath.Path, *, comments: bool = False) -> Iterator[tuple[str,
         raise DataError(f"{path} can't be read as CSV, line {lines.line_num}: {error}.") from error
 
 
-def read_table(path: epath.Path, required: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Rows of a CSV with a header, by column; a missing last value is empty.
+def read_table(path: epath.Path, required: Sequence[str]) -> list[tuple[str, Mapping[str, str]]]:
+    """Rows of a CSV with a header, by column, each with where it is; a missing last value is empty.
 
     Raises:
-        DataError: it lacks a required column.
+        DataError: it lacks a required column, or has no rows.
     """
-    rows = read_csv(path)
-    _, header = next(rows, ('', []))
+    (_, header), *rows = list(read_csv(path)) or [('', [])]
     if missing := [column for column in required if column not in header]:
         raise DataError(
             f'{path} has no column {missing[0]!r}; its columns are {", ".join(header) or "none"}.'
         )
-    for where, values in rows:
-        filled = values + [''] * (len(header) - len(values))
-        yield where, dict(zip(header, filled, strict=False))
+    if not rows:
+        raise DataError(f'{path} has no rows.')
+    return [
+        (where, dict(zip(header, values + [''] * (len(header) - len(values)), strict=False)))
+        for where, values in rows
+    ]
 
 
 def below(where: str, text: str) -> str:
@@ -151,10 +154,25 @@ def below(where: str, text: str) -> str:
         DataError: it would lead out of the input. Links that are in there are followed.
     """
     path = pathlib.PurePosixPath(text)
-    bad = '\\' in text or '\0' in text or ':' in path.parts[0] if path.parts else True
-    if bad or not path.name or path.is_absolute() or '..' in path.parts:
-        raise DataError(f'{where}: path = {text!r}: must be below the input, with slashes.')
+    elsewhere = path.is_absolute() or '..' in path.parts or path.parts[:1] and path.parts[0].endswith(':')
+    if elsewhere or not path.name or '\\' in text or '\0' in text:
+        raise DataError(f'{where}: path = {text!r}: must be below the input folder, with slashes.')
     return path.as_posix()
+
+
+def seconds(where: str, column: str, text: str) -> float | None:
+    """A time; None for an empty text.
+
+    Raises:
+        DataError: it is no number of seconds.
+    """
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        value = math.nan
+    if value is not None and not 0 <= value < math.inf:
+        raise DataError(f'{where}: {column} = {text!r}: must be a number of seconds, at least 0, or empty.')
+    return value
 
 
 def split_name(where: str, text: str) -> str:
@@ -165,7 +183,10 @@ def split_name(where: str, text: str) -> str:
 
 
 def files(root: epath.Path) -> list[str]:
-    """All files below a folder but hidden ones, with slashes, sorted. Links to folders are followed.
+    """All files below a folder but hidden ones, with slashes, sorted.
+
+    Links to folders are followed, except to where it has been or will come anyway: a file that had
+    two names would be split and cut as two.
 
     Raises:
         DataError: it is no folder.
@@ -176,10 +197,21 @@ def files(root: epath.Path) -> list[str]:
         raise DataError(f'--input={root} is not a folder.')
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        prefix = pathlib.Path(folder).relative_to(root)
+        here = pathlib.Path(folder)
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith('.') and not _leads_back(here / name, root)
+        ]
+        prefix = here.relative_to(root)
         found += [(prefix / name).as_posix() for name in names if not name.startswith('.')]
     return sorted(found)
+
+
+def _leads_back(folder: pathlib.Path, root: epath.Path) -> bool:
+    """Whether it is a link to a part of root, or to a folder that root is in."""
+    if not folder.is_symlink():
+        return False
+    target, top = os.path.realpath(folder), os.path.realpath(root)
+    return os.path.commonpath([target, top]) in (target, top)
 
 
 def _remote_files(root: str) -> list[str]:

@@ -99,10 +99,7 @@ def _esc_table(request: Request) -> tuple[epath.Path, list[tuple[str, Mapping[st
     )
     if not found:
         raise DataError(f'No meta/esc50.csv, nor another CSV, in --input={request.input}. See --csv.')
-    lines = list(rows_lib.read_table(found[0], ['filename', 'fold', 'category']))
-    if not lines:
-        raise DataError(f'{found[0]} has no rows.')
-    return found[0], lines
+    return found[0], rows_lib.read_table(found[0], ['filename', 'fold', 'category'])
 
 
 def _esc(lines: list[tuple[str, Mapping[str, str]]], classes: Classes) -> Listing:

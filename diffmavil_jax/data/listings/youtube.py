@@ -150,7 +150,7 @@ def _ontology(path: epath.Path) -> tuple[list[str], tuple[str, ...]]:
             raise DataError(f'{where}: index = {cells["index"]!r}: must be a whole number.')
         found.append((int(cells['index']), cells['mid'], cells['display_name']))
     found.sort()
-    if [index for index, _, _ in found] != list(range(len(found))) or not found:
+    if [index for index, _, _ in found] != list(range(len(found))):
         raise DataError(f'{path}: the indices of its {len(found)} classes are not 0, 1, 2 and so on.')
     return [mid for _, mid, _ in found], tuple(name for _, _, name in found)
 

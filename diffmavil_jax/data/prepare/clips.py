@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import math
 import operator
 import os
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from diffmavil_jax.data import media
+from diffmavil_jax.data.listings.cutting import cut
 from diffmavil_jax.data.listings.row import Row
 from diffmavil_jax.data.prepare.encode import encode_clip
 from diffmavil_jax.data.prepare.work import Job, Outcome
@@ -96,31 +96,15 @@ class Clips:
 
     def _places(self, row: Row, length: float) -> Iterator[_Place]:
         """The clips of a row in a file of this length."""
-        seconds = self._settings.seconds
         if row.is_segment:
-            yield _segment(row, length, seconds)
+            yield _segment(row, length, self._settings.seconds)
             return
-        note = ''
-        begin = row.start_s or 0.0
-        wanted = seconds if seconds is not None else row.duration_s
-        if begin and begin >= length - media.PADDED_FRACTION * (wanted or 0.0):
-            begin, note = 0.0, START_IGNORED
-        if row.duration_s is not None:
-            end = min(length, begin + row.duration_s)
-        elif row.start_s is not None and seconds is not None and not note:
-            end = min(length, begin + seconds)
-        else:
-            end = length
-        if seconds is None:
-            if end - begin < 1 / 100:
-                raise media.MediaError(f'too short: {end - begin:.3f} s')
-            yield _Place(begin, begin, end - begin, note)
-            return
-        num_clips = math.floor((end - begin) / seconds + media.PADDED_FRACTION + 1e-6)
-        if num_clips < 1:
-            raise media.MediaError(f'too short: {end - begin:.2f} s for a clip of {seconds:g} s')
-        for i in range(num_clips):
-            yield _Place(begin + i * seconds, begin + i * seconds, seconds, note)
+        found = cut(row, length, self._settings.seconds)
+        if found.too_short:
+            raise media.MediaError(found.too_short)
+        note = START_IGNORED if found.start_ignored else ''
+        for start_s in found.starts_s:
+            yield _Place(start_s, start_s, found.seconds, note)
 
     def _of_place(
         self, row: Row, place: _Place, source: media.Source, digest: str

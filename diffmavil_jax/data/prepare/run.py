@@ -15,6 +15,7 @@ from diffmavil_jax.data.clip import MODALITIES, DataError
 from diffmavil_jax.data.listings.row import Listing, Request
 from diffmavil_jax.data.listings.sources import SOURCES
 from diffmavil_jax.data.prepare.builder import REPORT, VERSION, PreparedBuilder, Runner
+from diffmavil_jax.data.prepare.lock import locked
 from diffmavil_jax.data.prepare.settings import SAMPLE_RATE, Settings
 from diffmavil_jax.data.prepare.work import Job, Work, identity
 from diffmavil_jax.data.prepared import Metadata
@@ -57,8 +58,8 @@ def prepare(
         say: takes lines about the progress.
 
     Raises:
-        DataError: the source can't be understood, no clip of it can be used, or another dataset
-            is in its place.
+        DataError: the source can't be understood, no clip of it can be used, another dataset is
+            in its place, or another run is at it.
     """
     if not _NAME.fullmatch(name):
         raise DataError(f"--name={name}: must be lower-case letters, digits and '_', with a letter first.")
@@ -68,41 +69,42 @@ def prepare(
     job = Job(str(request.input), settings)
     key = identity(listing, job, source)
     folder = output / name / VERSION
-    if folder.exists():
-        if not overwrite:
-            return _existing(folder, key)
-        folder.rmtree()
-    for leftover in (output / name).glob('incomplete.*'):  # TFDS's, of a killed run
-        leftover.rmtree()
-    work = Work.open(output / WORK / f'{name}-{key}', listing, job)
-    num_done = work.num_done()
-    for line in _beginning(listing, work, num_done, name):
-        say(line)
-    started = time.time()
-    builder = PreparedBuilder(
-        name=name,
-        data_dir=output,
-        work=work,
-        metadata=_metadata(source, settings, listing),
-        runner=runner,
-        facts={
-            'dataset': name,
-            'identity': key,
-            'source': source,
-            'input': str(request.input),
-            'settings': dataclasses.asdict(settings),
-            'runner': runner.name,
-            'workers': runner.workers,
-            'shards': work.num_shards,
-            'shards_of_an_earlier_run': num_done,
-            'listing_notes': list(listing.notes),
-        },
-        progress=lambda done, total: say(f'{done} of {total} shards done, {time.time() - started:.0f} s'),
-    )
-    # Nothing is downloaded, but TFDS would put its folders for that into the home directory.
-    builder.download_and_prepare(download_dir=work.folder / 'downloads')
-    work.remove()
-    return Prepared(folder, json.loads((folder / REPORT).read_text()), was_there=False)
+    with locked(output / WORK / f'{name}.lock', str(output / name), say):
+        if folder.exists():
+            if not overwrite:
+                return _existing(folder, key)
+            folder.rmtree()
+        for leftover in (output / name).glob('incomplete.*'):  # TFDS's, of a killed run
+            leftover.rmtree()
+        work = Work.open(output / WORK / f'{name}-{key}', listing, job)
+        num_done = work.num_done()
+        for line in _beginning(listing, work, num_done, name):
+            say(line)
+        started = time.time()
+        builder = PreparedBuilder(
+            name=name,
+            data_dir=output,
+            work=work,
+            metadata=_metadata(source, settings, listing),
+            runner=runner,
+            facts={
+                'dataset': name,
+                'identity': key,
+                'source': source,
+                'input': str(request.input),
+                'settings': dataclasses.asdict(settings),
+                'runner': runner.name,
+                'workers': runner.workers,
+                'shards': work.num_shards,
+                'shards_of_an_earlier_run': num_done,
+                'listing_notes': list(listing.notes),
+            },
+            progress=lambda done, total: say(f'{done} of {total} shards done, {time.time() - started:.0f} s'),
+        )
+        # Nothing is downloaded, but TFDS would put its folders for that into the home directory.
+        builder.download_and_prepare(download_dir=work.folder / 'downloads')
+        work.remove()
+        return Prepared(folder, json.loads((folder / REPORT).read_text()), was_there=False)
 
 
 def _existing(folder: epath.Path, key: str) -> Prepared:

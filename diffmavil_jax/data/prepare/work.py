@@ -143,10 +143,7 @@ class Work:
                 yield from (Outcome(*values) for values in lines)
 
     def remove(self) -> None:
-        """Removes the folder and, where nothing else is in it, the one that holds it."""
         self.folder.rmtree()
-        with contextlib.suppress(OSError):
-            self.folder.parent.rmdir()
 
     def _done_path(self, index: int) -> epath.Path:
         return self.folder / f'{index:05d}.done.jsonl'

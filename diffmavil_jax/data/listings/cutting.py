@@ -1,0 +1,61 @@
+"""How rows are cut into clips, by `prepare` and by training on a folder alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from diffmavil_jax.data import media
+from diffmavil_jax.data.listings.row import Row
+
+_SHORTEST_S = 0.01  # of clips that are as long as their rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """The clips of a row.
+
+    Attributes:
+        starts_s: where each of them begins in the file.
+        seconds: how long each of them is.
+        start_ignored: `start_s` is beyond the end of the file, and was taken for a position elsewhere.
+        too_short: why there is no clip; empty where there is one.
+    """
+
+    starts_s: tuple[float, ...]
+    seconds: float
+    start_ignored: bool
+    too_short: str = ''
+
+
+def cut(row: Row, length: float, seconds: float | None) -> Cut:
+    """Consecutive clips of `seconds`, or of None: the whole row as one clip.
+
+    A row is the whole file, or its first `duration_s`; with `start_s` from there on, for one clip
+    where there is no `duration_s`. A last piece that lacks at most PADDED_FRACTION of a clip is
+    one, to be padded; a shorter one is dropped.
+
+    Args:
+        row: of a file, in seconds of which `start_s` counts: no segment of a video.
+        length: of the file, in seconds.
+        seconds: of a clip.
+    """
+    begin = row.start_s or 0.0
+    wanted = seconds if seconds is not None else row.duration_s or 0.0
+    start_ignored = begin > 0 and begin >= length - media.PADDED_FRACTION * wanted
+    if start_ignored:
+        begin = 0.0
+    end = length
+    if row.duration_s is not None:
+        end = min(length, begin + row.duration_s)
+    elif row.start_s is not None and seconds is not None and not start_ignored:
+        end = min(length, begin + seconds)
+    lasts = end - begin
+    if seconds is None:
+        if lasts < _SHORTEST_S:
+            return Cut((), lasts, start_ignored, f'too short: {lasts:.3f} s')
+        return Cut((begin,), lasts, start_ignored)
+    num_clips = math.floor(lasts / seconds + media.PADDED_FRACTION + 1e-6)
+    if num_clips < 1:
+        return Cut((), seconds, start_ignored, f'too short: {lasts:.2f} s for a clip of {seconds:g} s')
+    return Cut(tuple(begin + i * seconds for i in range(num_clips)), seconds, start_ignored)
