@@ -59,7 +59,7 @@ def _small(config: ConfigDict) -> None:
     config.model.update(size='demo', fusion_layers=1, decoder_width=64, decoder_layers=1, decoder_heads=2)
     # The papers weigh the contrastive terms 0.1 and 0.01 over 20 epochs of 2 M clips. In minutes they
     # have to lead, need many small steps, and learn little from a tenth of a clip that has 120 tokens.
-    config.loss.update(inter_weight=1.0, intra_weight=1.0, intra_temperature=0.1)
+    config.loss.update(inter_weight=1.0, intra_weight=0.5, intra_temperature=0.1)
     config.loss.update(audio_weight=10.0, video_weight=3.0)
     config.masking.update(start_ratio=0.75, end_ratio=0.5, buckets=2)
     config.batch.update(size=32, max_size=48)
@@ -70,9 +70,9 @@ def _small(config: ConfigDict) -> None:
 def demo(config: ConfigDict) -> None:
     """The generated world on a CPU (the default); see experiments/README.md."""
     _small(config)
-    config.train.update(samples=13_000, log_every_samples=500)
-    config.evaluation.update(every_samples=6_500, probe_train_clips=1_024, probe_eval_clips=512)
-    config.checkpoint.update(every_minutes=1.0, every_samples=6_500)
+    config.train.update(samples=11_500, log_every_samples=500)
+    config.evaluation.update(every_samples=5_750, probe_train_clips=1_024, probe_eval_clips=512)
+    config.checkpoint.update(every_minutes=1.0, every_samples=5_750)
 
 
 def demo_long(config: ConfigDict) -> None:

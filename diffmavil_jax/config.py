@@ -113,6 +113,9 @@ class DataConfig:
     # weights each clip weighs the same. So are splits, or parts of them such as
     # train[:90%]; of those named each dataset has at least one.
     weights: str = ''
+    # Prepared datasets, one of which may be called `generated`: the generated world. With `mask`, one may
+    # lack sound or pictures: black and silence stand in, and no loss is taken of what stands in.
+    missing_modality: str = 'refuse'
     train_split: str = 'train'
     eval_split: str = ''  # empty: validation, test or eval, the first that a dataset has
     # Decoded clips of a folder kept in memory, in each process that reads, so that a small one is
@@ -124,6 +127,7 @@ class DataConfig:
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('source', self.source, SOURCES)
+        yield from _one_of('missing_modality', self.missing_modality, ('refuse', 'mask'))
         yield from _at_least('workers', self.workers, 0)
         yield from _one_of('difficulty', self.difficulty, DIFFICULTIES)
         for field in ('frames', 'frame_size', 'train_clips', 'eval_clips', 'threads', 'prefetch_batches'):

@@ -30,6 +30,7 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         DataError: the clips lack a modality.
     """
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
+    present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}
     objective = PretrainingObjective(config)
     suite = make_suite(config, objective, sources)
 
@@ -47,7 +48,7 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         objective=objective,
         optimizer=make_optimizer(config.optimizer),
         source=sources.train,
-        batch=clip_shapes(config, MODALITIES),
+        batch=clip_shapes(config, MODALITIES) | present,
         evaluate=suite,
         best_metric='eval/retrieval/a2v/r10',
         start=start,

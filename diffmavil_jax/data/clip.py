@@ -32,6 +32,7 @@ class Clip(TypedDict):
     frames: NotRequired[UInt8[np.ndarray, 't h w 3']]
     label: int  # a class index, or NO_LABEL
     id: str
+    present: NotRequired[Float[np.ndarray, ' 2']]  # by modality: 1, or 0 where something stands in
     target: NotRequired[Float[np.ndarray, ' c']]  # 1 for each class of the clip; see data.labelled
     # The unusable items of the source that this one stands in for, by index: a worker process
     # refuses them, and the process that trains has to know.

@@ -21,11 +21,18 @@ from etils import epath
 from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.listings import row as rows_lib
 from diffmavil_jax.data.listings.cutting import cut
-from diffmavil_jax.data.listings.own import EXTENSIONS, media_files, media_rows, media_tables, unit_hash
+from diffmavil_jax.data.listings.own import (
+    EXTENSIONS,
+    folder_of,
+    media_files,
+    media_rows,
+    media_tables,
+    unit_hash,
+)
 from diffmavil_jax.data.listings.row import Classes, Listing, Row
 from diffmavil_jax.data.sandbox import DecodePool
 
@@ -36,7 +43,7 @@ OPTIONAL_COLUMNS = ('split', 'label', 'start_s', 'duration_s')
 _HELD_OUT = 'held-out'
 _PROBING_THREADS = min(4, os.cpu_count() or 1)
 
-_Decoded = tuple[Int16[np.ndarray, ' samples'], UInt8[np.ndarray, 't h w 3']]
+_Decoded = dict[str, Int16[np.ndarray, ' samples'] | UInt8[np.ndarray, 't h w 3']]  # a clip's arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +63,8 @@ def open_folder(
     max_bad_fraction: float,
     cache_bytes: int,
     decoders: DecodePool,
+    modalities: tuple[str, ...] = MODALITIES,
+    folder_labels: bool = False,
 ) -> FolderSources:
     """Finds, probes and splits the media files of a folder.
 
@@ -69,6 +78,8 @@ def open_folder(
             when the folder is opened or later. A stretch that yields no clip counts as one.
         cache_bytes: decoded clips are kept in memory up to this size, shared by both parts.
         decoders: processes that read the files, so that one of them can't end the run.
+        modalities: what a file must have, and all that is read of it.
+        folder_labels: whether, without a CSV, the first sub-folder of a file is its class.
 
     Raises:
         DataError: no media there, a CSV that can't be understood, too much that is refused, or
@@ -77,13 +88,14 @@ def open_folder(
     root = pathlib.Path(path)
     if not root.is_dir():
         raise DataError(f'{root} is not a folder (config.data.path).')
-    listing = _list(epath.Path(root))
-    index = _index(root, listing.rows, spec, decoders)
+    listing = _list(epath.Path(root), folder_labels)
+    reader = _Reader(root, spec, decoders, modalities)
+    index = _index(reader, listing.rows)
     ledger = Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
     for _, refusal in index.refused:
         ledger.record(refusal)
     ledger.check()
-    held_out = _split(root, listing.rows, index, spec, eval_fraction, decoders)
+    held_out = _split(reader, listing.rows, index, eval_fraction)
     cache = _Cache(cache_bytes)
 
     def part(held: bool) -> FolderSource:
@@ -91,7 +103,7 @@ def open_folder(
         if not places:
             raise DataError(_empty_part(root, held, any(row.split for row in listing.rows)))
         refused = [refusal for file, refusal in index.refused if (file in held_out) == held]
-        return FolderSource(root, places, spec, listing.class_names, refused, ledger, cache, decoders)
+        return FolderSource(reader, places, listing.class_names, refused, ledger, cache)
 
     return FolderSources(part(False), part(True), tuple(index.notes))
 
@@ -102,31 +114,27 @@ class FolderSource:
     A clip that turns out to be unusable is refused, and the next usable one takes its place.
     """
 
-    modalities = MODALITIES
     multi_label = False
 
     def __init__(
         self,
-        root: pathlib.Path,
+        reader: _Reader,
         places: Sequence[_Place],
-        spec: ClipSpec,
         label_names: tuple[str, ...],
         refused: Sequence[Refusal],
         ledger: Ledger,
         cache: _Cache,
-        decoders: DecodePool,
     ) -> None:
-        self.name = str(root)
+        self.name, self.modalities = str(reader.root), reader.modalities
         self.label_names = label_names
-        self._root, self._places, self._spec = root, places, spec
+        self._reader, self._places, self._cache = reader, places, cache
         self._usable = Substitutes(self.name, len(places), ledger, refused)
-        self._cache, self._decoders = cache, decoders
 
     @property
     def counts(self) -> dict[str, float]:
         """How much there is: `files`, `clips`, `seconds` of clips; refused clips are among them."""
         files = len({place.file for place in self._places})
-        return {'files': files, 'clips': len(self), 'seconds': len(self) * self._spec.seconds}
+        return {'files': files, 'clips': len(self), 'seconds': len(self) * self._reader.spec.seconds}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -137,9 +145,9 @@ class FolderSource:
         Raises:
             DataError: more clips are unusable than config.data.max_bad_fraction allows.
         """
-        i, (waveform, frames), passed = self._usable.find(index, self._decode)
+        i, arrays, passed = self._usable.find(index, self._decode)
         place = self._places[i]
-        clip = Clip(waveform=waveform, frames=frames, label=place.label, id=place.id)
+        clip = Clip(**arrays, label=place.label, id=place.id)  # type: ignore[typeddict-item]
         if passed:
             clip['refused'] = passed
         return clip
@@ -167,13 +175,41 @@ class FolderSource:
         if decoded is not None:
             return decoded
         try:
-            decoded = self._decoders.decode(self._root / place.file, place.start_s, self._spec)
+            decoded = self._reader.decode(place)
         except media.MediaError as error:
             raise UnusableError(Refusal(place.id, str(error))) from error
-        for array in decoded:
+        for array in decoded.values():
             array.flags.writeable = False  # it may be handed out again
         self._cache.put(place, decoded)
         return decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """How the files of a folder are read, and what of them."""
+
+    root: pathlib.Path
+    spec: ClipSpec
+    decoders: DecodePool
+    modalities: tuple[str, ...]
+
+    def decode(self, place: _Place) -> _Decoded:
+        """Raises a media.MediaError where there is no such clip."""
+        file = self.root / place.file
+        arrays = self.decoders.decode(file, place.start_s, self.spec, self.modalities)
+        return {ARRAYS[m]: array for m, array in zip(MODALITIES, arrays, strict=True) if array is not None}
+
+    def length_s(self, file: str) -> float | str:
+        """The usable length of a file, or the reason why there is none."""
+        try:
+            info = self.decoders.probe(self.root / file)
+        except media.MediaError as error:
+            return str(error)
+        if 'video' in self.modalities and not info.has_video:
+            return 'no video'
+        if 'audio' in self.modalities and not info.has_audio:
+            return 'no audio'
+        return info.duration_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +246,7 @@ class _Cache:
         return self._clips.get(place)
 
     def put(self, place: _Place, decoded: _Decoded) -> None:
-        size = sum(array.nbytes for array in decoded)
+        size = sum(array.nbytes for array in decoded.values())
         with self._lock:
             if size <= self._free and place not in self._clips:
                 self._clips[place] = decoded
@@ -220,7 +256,7 @@ class _Cache:
         return _Cache, (self._max_bytes,)  # a worker process begins with an empty one
 
 
-def _list(root: epath.Path) -> Listing:
+def _list(root: epath.Path, folder_labels: bool) -> Listing:
     """The rows of the CSV, by file and start, or all files. A row without a split is held out by a hash."""
     tables = media_tables(sorted(root.glob('*.csv')), OPTIONAL_COLUMNS)
     if len(tables) > 1:
@@ -240,7 +276,15 @@ def _list(root: epath.Path) -> Listing:
             f'No media in {root} (config.data.path): looked in it and below for names that end in '
             f'{" ".join(EXTENSIONS)}, and for a CSV with a path column in it.'
         )
-    return Listing([Row(file, '', file) for file in files])
+    if not folder_labels:
+        return Listing([Row(file, '', file) for file in files])
+    names = [folder_of(file) for file in files]
+    classes = Classes(sorted(set(names)), str(root))
+    rows = [
+        Row(file, '', file, labels=classes.indices([name], file))
+        for file, name in zip(files, names, strict=True)
+    ]
+    return Listing(rows, classes.names)
 
 
 def _split_of(where: str, cells: Mapping[str, str], _: str) -> str:
@@ -253,9 +297,9 @@ def _split_of(where: str, cells: Mapping[str, str], _: str) -> str:
     return _HELD_OUT if value.lower() in HELD_OUT_SPLITS else TRAIN_SPLITS[0]
 
 
-def _index(root: pathlib.Path, rows: Sequence[Row], spec: ClipSpec, decoders: DecodePool) -> _Index:
+def _index(reader: _Reader, rows: Sequence[Row]) -> _Index:
     """Probes the files and cuts the rows into clips."""
-    lengths = _probe(root, sorted({row.name for row in rows}), decoders)
+    lengths = _probe(reader, sorted({row.name for row in rows}))
     places: dict[str, _Place] = {}
     refused: dict[str, tuple[str, Refusal]] = {}
     beyond, num_cut = [], 0
@@ -264,7 +308,7 @@ def _index(root: pathlib.Path, rows: Sequence[Row], spec: ClipSpec, decoders: De
         if isinstance(length, str):
             refused[row.name] = row.name, Refusal(row.name, length)
             continue
-        clips = cut(row, length, spec.seconds)
+        clips = cut(row, length, reader.spec.seconds)
         if clips.start_ignored:
             beyond.append(f'{row.name}: start_s {row.start_s:g}, length {length:.2f} s')
         if clips.too_short:
@@ -286,30 +330,12 @@ def _index(root: pathlib.Path, rows: Sequence[Row], spec: ClipSpec, decoders: De
     return _Index(list(places.values()), list(refused.values()), notes)
 
 
-def _probe(root: pathlib.Path, files: Sequence[str], decoders: DecodePool) -> dict[str, float | str]:
-    """The usable length of each file in seconds, or the reason why there is none."""
-
-    def one(file: str) -> float | str:
-        try:
-            info = decoders.probe(root / file)
-        except media.MediaError as error:
-            return str(error)
-        if not info.has_video:
-            return 'no video'
-        return info.duration_s if info.has_audio else 'no audio'
-
+def _probe(reader: _Reader, files: Sequence[str]) -> dict[str, float | str]:
     with concurrent.futures.ThreadPoolExecutor(_PROBING_THREADS) as pool:
-        return dict(zip(files, pool.map(one, files), strict=True))
+        return dict(zip(files, pool.map(reader.length_s, files), strict=True))
 
 
-def _split(
-    root: pathlib.Path,
-    rows: Sequence[Row],
-    index: _Index,
-    spec: ClipSpec,
-    eval_fraction: float,
-    decoders: DecodePool,
-) -> set[str]:
+def _split(reader: _Reader, rows: Sequence[Row], index: _Index, eval_fraction: float) -> set[str]:
     """The files that are held out: as the rows say, or by the hash of the name.
 
     The hash depends on nothing else, so that a file stays in its part when others come and go,
@@ -325,7 +351,7 @@ def _split(
 
     def decodes(place: _Place) -> bool:
         try:
-            decoders.decode(root / place.file, place.start_s, spec)
+            reader.decode(place)
         except media.MediaError:
             return False
         return True

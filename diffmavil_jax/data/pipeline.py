@@ -122,7 +122,7 @@ def stack(clips: Sequence[Mapping[str, Any]]) -> Batch:
 
 def _put(batch: Batch, clip: Mapping[str, Any], row: int, rows: int) -> None:
     """Copies a clip into its row; at once, because that of a worker process is in shared memory."""
-    for name in (*ARRAYS.values(), 'target'):
+    for name in (*ARRAYS.values(), 'target', 'present'):
         if (name in clip) != (name in batch) and row > 0:
             other = 'has' if name in clip else 'has no'
             raise DataError(f'Clips with and without {name} in one batch: {clip["id"]} {other} {name}.')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffmavil_jax.config import Config, split_list
 from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.data.clip import ClipSpec, Sources
+from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources
 from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld
@@ -20,17 +20,18 @@ def open_sources(config: Config) -> Sources:
         ConfigError: config.data.path is empty.
         DataError: there are no clips, or too many are unusable.
     """
-    data = config.data
+    data, classifies = config.data, config.objective == 'classification'
     spec = ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
-    if data.source == 'generated':
-        train, held_out = (
-            GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
-            for seed, length in (
-                (config.seed, data.train_clips),
-                (config.seed + _EVAL_SEED_OFFSET, data.eval_clips),
-            )
+    train, held_out = (
+        GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
+        for seed, length in (
+            (config.seed, data.train_clips),
+            (config.seed + _EVAL_SEED_OFFSET, data.eval_clips),
         )
-        return Sources(train, held_out)
+    )
+    generated = Sources(train, held_out)
+    if data.source == 'generated':
+        return generated
     if not split_list(data.path):
         what = {
             'folder': 'a folder of media files (--config.data.path=DIR)',
@@ -45,9 +46,11 @@ def open_sources(config: Config) -> Sources:
             max_bad_fraction=data.max_bad_fraction,
             cache_bytes=int(data.cache_gb * 2**30),
             decoders=DecodePool(data.threads),
+            modalities=config.finetune.modalities if classifies else MODALITIES,
+            folder_labels=classifies,
         )
         return Sources(folder.train, folder.eval, folder.notes)
     # Here, because TFDS takes a second to import.
     from diffmavil_jax.data.splits import open_splits
 
-    return open_splits(data, spec)
+    return open_splits(data, spec, generated)

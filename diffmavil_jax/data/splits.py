@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from diffmavil_jax.config import DataConfig, split_list
-from diffmavil_jax.data.clip import ClipSource, ClipSpec, DataError, Sources
+from diffmavil_jax.data.clip import MODALITIES, ClipSpec, DataError, Sources
+from diffmavil_jax.data.completed import Completed
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.mixture import Mixture
 from diffmavil_jax.data.prepared_source import (
@@ -15,16 +16,23 @@ from diffmavil_jax.data.prepared_source import (
     open_prepared,
 )
 
+GENERATED = 'generated'  # in place of a path: the generated world
 _EVAL_SPLITS = ('validation', 'test', 'eval')
 
 
-def open_splits(data: DataConfig, spec: ClipSpec) -> Sources:
+def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources:
     """Opens the splits of the prepared datasets that a config names.
+
+    Args:
+        data: the config's section.
+        spec: what a clip is.
+        generated: the generated world, for a path `generated`.
 
     Raises:
         DataError: a dataset or a split is not there, or does not fit the spec.
     """
-    datasets = _named_apart([open_prepared(path) for path in split_list(data.path)])
+    paths = split_list(data.path)
+    datasets = _named_apart([open_prepared(path) for path in paths if path != GENERATED])
     notes = [remark for dataset in datasets for remark in dataset.remarks(spec)]
     wanted_train, wanted_eval = split_list(data.train_split), split_list(data.eval_split)
     train_splits = _splits('train_split', wanted_train, datasets)
@@ -32,19 +40,35 @@ def open_splits(data: DataConfig, spec: ClipSpec) -> Sources:
         eval_splits = _splits('eval_split', wanted_eval, datasets)
     else:
         eval_splits = [_default_eval(dataset, wanted_train) for dataset in datasets]
-    train: list[ClipSource] = []
-    held_out: list[ClipSource] = []
+    opened: list[Sources] = []
     for dataset, for_train, for_eval in zip(datasets, train_splits, eval_splits, strict=True):
         _check_apart(dataset, for_train, for_eval)
         clips = sum(file.take for file in dataset.files([*for_train, *for_eval]))
         ledger = Ledger(dataset.path, clips, data.max_bad_fraction)
-        train.append(PreparedSource(dataset, for_train, spec, ledger))
-        held_out.append(PreparedSource(dataset, for_eval, spec, ledger))
+        opened.append(
+            Sources(
+                PreparedSource(dataset, for_train, spec, ledger),
+                PreparedSource(dataset, for_eval, spec, ledger),
+            )
+        )
+    prepared = iter(opened)
+    parts = [generated if path == GENERATED else next(prepared) for path in paths]
+    train = [part.train for part in parts]
+    held_out = [part.held_out for part in parts]
+    if data.missing_modality == 'mask':
+        train = [Completed(source, spec) for source in train]
+        # What stands in for sound or pictures must not be measured.
+        held_out = [source for source in held_out if set(MODALITIES) <= set(source.modalities)]
+        if not held_out:
+            raise DataError(
+                f'config.data.path = {data.path!r}: must have a dataset with sound and pictures to '
+                'evaluate on.'
+            )
     coverage = _coverage(datasets, eval_splits)
-    if len(datasets) == 1:
+    if len(parts) == 1:
         return Sources(train[0], held_out[0], tuple(notes), coverage)
-    weights = data.mixture_weights
-    return Sources(Mixture(train, weights), Mixture(held_out), tuple(notes), coverage)
+    mixed = Mixture(held_out) if len(held_out) > 1 else held_out[0]
+    return Sources(Mixture(train, data.mixture_weights), mixed, tuple(notes), coverage)
 
 
 def _named_apart(datasets: Sequence[PreparedDataset]) -> list[PreparedDataset]:

@@ -33,10 +33,18 @@ def spread(length: int, count: int) -> list[int]:
 def batches(
     source: ClipSource, indices: Sequence[int], batch_size: int, threads: int
 ) -> Iterator[tuple[Batch, list[Clip]]]:
-    """Batches of one size, the last one filled up by repeating its last clip, and their real clips."""
+    """Batches of one size, the last one filled up by repeating its last clip, and their real clips.
+
+    The clips of the next batch are read while this one is looked at.
+    """
     with ThreadPoolExecutor(threads) as pool:
+
+        def read(first: int) -> Iterator[Clip]:
+            return pool.map(source.__getitem__, indices[first : first + batch_size])
+
+        coming = read(0)
         for first in range(0, len(indices), batch_size):
-            clips = list(pool.map(source.__getitem__, indices[first : first + batch_size]))
+            clips, coming = list(coming), read(first + batch_size)
             padded = clips + clips[-1:] * (batch_size - len(clips))
             batch = stack(padded)
             batch['position'] = np.arange(first, first + batch_size, dtype=np.int32)

@@ -8,7 +8,10 @@ from jaxtyping import Array, Bool, Float
 
 
 def info_nce(
-    left: Float[Array, 'b d'], right: Float[Array, 'b d'], temperature: float
+    left: Float[Array, 'b d'],
+    right: Float[Array, 'b d'],
+    temperature: float,
+    present: Float[Array, ' b'] | None = None,
 ) -> tuple[Float[Array, ' b'], Bool[Array, ' b']]:
     """Symmetric InfoNCE of pairs (left i, right i) against all others of the batch.
 
@@ -16,12 +19,21 @@ def info_nce(
     (MAViL, eq. 3 and 4; van den Oord et al. 2018). The arrays are global: under jit on a
     mesh the negatives come from every device.
 
+    Args:
+        left: features of one kind.
+        right: features of the other.
+        temperature: of the similarities.
+        present: 1 for the pairs that are there; others are no negatives, and have a loss of 0.
+
     Returns:
         The loss of each pair, and whether left i scores right i above all others.
     """
     left, right = _normalize(left), _normalize(right)
     logits = (left @ right.T) / temperature
     diagonal = jnp.diagonal(logits)
+    if present is not None:
+        both = (present[:, None] * present > 0) | jnp.eye(len(present), dtype=bool)
+        logits = jnp.where(both, logits, -jnp.inf)
     loss = (jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)) / 2 - diagonal
     others = jnp.where(jnp.eye(logits.shape[0], dtype=bool), -jnp.inf, logits)
     return loss, diagonal > others.max(axis=1)

@@ -55,7 +55,8 @@ class PretrainingObjective:
         Args:
             params: of the model.
             batch: see `to_patches`; with `position` int32 [b], the samples seen before each
-                clip, which determine everything random.
+                clip, which determine everything random; and maybe `present` [b 2], 1 for the
+                modalities that a clip has: no term is taken of others.
             counts: visible and decoded tokens for each modality.
         """
         patches, positions = to_patches(batch, self.config), batch['position']
@@ -63,23 +64,24 @@ class PretrainingObjective:
         if self.config.loss.second_view:
             views = self._with_second_views(views, positions, counts)
         outputs = self.model.apply({'params': params}, views)
+        config = self.config.loss
+        share = {m: _share(batch, m) for m in MODALITIES} | {'inter': _share(batch, *MODALITIES)}
         terms = self._reconstruction(views, outputs, patches, positions)
-        inter, correct = info_nce(
-            outputs.pooled['audio'], outputs.pooled['video'], self.config.loss.inter_temperature
+        terms['inter'], correct = info_nce(
+            outputs.pooled['audio'], outputs.pooled['video'], config.inter_temperature, share['inter']
         )
-        terms['inter'] = inter
-        if self.config.loss.second_view:
-            terms['intra'] = self._intra_modal(outputs)
-        weights = {
-            'audio': self.config.loss.audio_weight,
-            'video': self.config.loss.video_weight,
-            'inter': self.config.loss.inter_weight,
-            'intra': self.config.loss.intra_weight,
-        }
-        per_clip = jnp.stack([weights[name] * term for name, term in terms.items()]).sum(axis=0)
-        metrics = {'loss': per_clip, **terms, 'inter_accuracy': correct.astype(jnp.float32)}
+        weights = {'audio': config.audio_weight, 'video': config.video_weight, 'inter': config.inter_weight}
+        terms['inter_accuracy'] = correct.astype(jnp.float32)
+        share['inter_accuracy'] = share['inter']
+        terms = {name: _shared(term, share[name]) for name, term in terms.items()}
+        if config.second_view:
+            terms['intra'] = self._intra_modal(outputs, share)
+            weights['intra'] = config.intra_weight
+        per_clip = jnp.stack([weight * terms[name] for name, weight in weights.items()]).sum(axis=0)
         count = jnp.float32(per_clip.shape[0])
-        return per_clip.mean(), {name: (value.sum(), count) for name, value in metrics.items()}
+        counts_of = {name: count if of is None else of.sum() for name, of in share.items()}
+        metrics = {name: (term.sum(), counts_of.get(name, count)) for name, term in terms.items()}
+        return per_clip.mean(), {'loss': (per_clip.sum(), count), **metrics}
 
     def views(
         self,
@@ -153,11 +155,13 @@ class PretrainingObjective:
             result[modality] = dataclasses.replace(view, second=second)
         return result
 
-    def _intra_modal(self, outputs: Outputs) -> Float[Array, ' b']:
+    def _intra_modal(self, outputs: Outputs, share: Mapping[str, jax.Array | None]) -> Float[Array, ' b']:
         """InfoNCE between two masked views of each modality, summed over the modalities."""
-        temperature = self.config.loss.intra_temperature
-        pairs = [(outputs.pooled[m], outputs.second_pooled[m]) for m in MODALITIES]
-        return jnp.stack([info_nce(*pair, temperature)[0] for pair in pairs]).sum(axis=0)
+        terms = []
+        for m in MODALITIES:
+            pair = (outputs.pooled[m], outputs.second_pooled[m])
+            terms.append(_shared(info_nce(*pair, self.config.loss.intra_temperature, share[m])[0], share[m]))
+        return jnp.stack(terms).sum(axis=0)
 
     def _timesteps(self, positions: jax.Array, stream: str, fixed: int | None) -> Int[Array, ' b']:
         if fixed is not None:
@@ -171,3 +175,14 @@ class PretrainingObjective:
         self, positions: jax.Array, modality: str, shape: tuple[int, int], view: str
     ) -> Float[Array, 'b m p']:
         return diffusion.draw_noise(clip_keys(self.config.seed, f'{view} {modality} noise', positions), shape)
+
+
+def _share(batch: Mapping[str, jax.Array], *modalities: str) -> Float[Array, ' b'] | None:
+    """1 for the clips that have these modalities, else 0; None where all have all."""
+    if 'present' not in batch:
+        return None
+    return jnp.stack([batch['present'][:, MODALITIES.index(m)] for m in modalities]).prod(axis=0)
+
+
+def _shared(term: Float[Array, ' b'], share: Float[Array, ' b'] | None) -> Float[Array, ' b']:
+    return term if share is None else term * share

@@ -429,4 +429,4 @@ def test_a_copy_in_another_process_reads_the_same_with_a_cache_of_its_own(tmp_pa
         path.rename(path.with_suffix('.mp4'))
     for i, clip in enumerate(expected):
         np.testing.assert_equal(copy[i], clip)
-    copy._decoders.close()
+    copy._reader.decoders.close()

@@ -17,6 +17,8 @@ LENGTHS = (90, 40, 300)
 class Part:
     """Clip i holds the number i and says which part it is of."""
 
+    multi_label = False
+
     def __init__(self, k, length, modalities=('audio', 'video'), label_names=()):
         self.name, self.length, self.k = f'part {k}', length, k
         self.modalities, self.label_names, self.refusals = modalities, label_names, {}
@@ -48,6 +50,9 @@ class Part:
 
     def factors(self, index):
         return {'label': self[index]['label']} if self.label_names else {}
+
+    def labels(self, index):
+        return np.array(list(self.factors(index).values()), np.int64)
 
 
 def mixture(weights=(2, 1, 1)):

@@ -34,7 +34,7 @@ def read_folder(request: Request) -> Listing:
             f'No media in --input={request.input}: looked in it and below for names that end in '
             f'{" ".join(EXTENSIONS)}.'
         )
-    names = [_folder_of(file) for file in found] if request.folder_labels else []
+    names = [folder_of(file) for file in found] if request.folder_labels else []
     classes = _classes(request, sorted(set(names)))
     rows = [
         Row(file, _part(file, request), file, labels=classes.indices([names[i]], file) if names else ())
@@ -132,10 +132,11 @@ def _part(file: str, request: Request) -> str:
     return HELD_OUT if unit_hash(file) < request.eval_fraction else TRAIN
 
 
-def _folder_of(file: str) -> str:
+def folder_of(file: str) -> str:
+    """The first sub-folder of a path."""
     folder, slash, _ = file.partition('/')
     if not slash:
-        raise DataError(f'{file} is in no sub-folder, which --folder_labels takes for its class.')
+        raise DataError(f'{file} is in no sub-folder, which is to name its class.')
     return folder
 
 

@@ -1,0 +1,78 @@
+"""Each variation of a clip: what it keeps, what it draws, and that the draw is the clip's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffmavil_jax.objectives import augmentation
+from diffmavil_jax.objectives.randomness import clip_keys
+
+KEYS = clip_keys(3, 'test', jnp.arange(400))
+
+
+def test_roll_shifts_each_clip_by_its_own_time():
+    x = jnp.broadcast_to(jnp.arange(100), (400, 100))
+    rolled = np.asarray(augmentation.roll(x, KEYS))
+    assert (np.sort(rolled, axis=1) == np.arange(100)).all()
+    assert (np.diff(rolled, axis=1) % 100 == 1).all()
+    assert len(np.unique(rolled[:, 0])) > 80
+    np.testing.assert_array_equal(augmentation.roll(x[7:9], KEYS[7:9]), rolled[7:9])
+
+
+def test_gain_is_uniform_in_decibels():
+    louder = augmentation.gain(jnp.full((400, 3), 1000, jnp.int16), KEYS, 6.0)
+    decibels = 20 * np.log10(np.asarray(louder)[:, 0] / 1000)
+    assert -6 <= decibels.min() < -5.5 and 5.5 < decibels.max() <= 6
+    assert abs(decibels.mean()) < 0.5
+
+
+def test_mixing_weights_are_one_or_from_the_beta_distribution():
+    weights = np.asarray(augmentation.mixing_weights(KEYS, 0.5, 10.0))
+    mixed = weights[weights < 1]
+    assert len(mixed) == pytest.approx(200, abs=40)
+    assert mixed.mean() == pytest.approx(0.5, abs=0.03)
+    assert mixed.std() == pytest.approx(np.sqrt(1 / (4 * 21)), abs=0.02)
+
+
+def test_mix_takes_the_next_clip_of_the_batch():
+    x = jnp.array([[1.0, 0], [0, 1], [0, 0]])
+    mixed = augmentation.mix(x, jnp.array([0.7, 1.0, 0.2]))
+    np.testing.assert_allclose(mixed, [[0.7, 0.3], [0, 1], [0.8, 0]], atol=1e-6)
+
+
+def test_mixed_waveforms_have_no_offset():
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 5000, (4, 50)), jnp.int16)
+    mixed = augmentation.mix_waveforms(x, jnp.array([0.3, 1.0, 0.5, 0.9]))
+    np.testing.assert_allclose(mixed.mean(axis=1), 0, atol=1e-2)
+    np.testing.assert_allclose(mixed[1], x[1] - x[1].astype(jnp.float32).mean(), atol=1e-2)
+
+
+@pytest.mark.parametrize('axis', [1, 2])
+def test_a_stripe_is_blanked_along_one_axis(axis):
+    blanked = np.asarray(augmentation.blank_stripe(jnp.ones((400, 30, 20)), KEYS, 8, axis))
+    lines = blanked.all(axis=3 - axis)
+    assert (blanked.any(axis=3 - axis) == lines).all()
+    widths = (~lines).sum(axis=1)
+    assert widths.min() == 0 and widths.max() == 7
+    assert (np.abs(np.diff(lines.astype(int), axis=1)).sum(axis=1) <= 2).all()
+
+
+def test_random_lines_are_crossings_in_order():
+    ids = np.asarray(augmentation.random_lines(KEYS, (6, 4), (3, 2)))
+    assert ids.shape == (400, 6) and (np.diff(ids, axis=1) > 0).all()
+    times, frequencies = ids // 4, ids % 4
+    assert all(len(set(row)) == 3 for row in times) and all(len(set(row)) == 2 for row in frequencies)
+    np.testing.assert_allclose(np.bincount(times.ravel()) / times.size, 1 / 6, atol=0.03)
+
+
+def test_branches_are_dropped_more_often_in_later_layers_and_keep_their_mean():
+    kept = np.asarray(augmentation.kept_branches(clip_keys(0, 'x', jnp.arange(4_000)), 4, 2, 6, 0.5))
+    assert kept.shape == (4, 4_000, 2)
+    rates = 0.5 * np.arange(2, 6) / 5
+    np.testing.assert_allclose((kept == 0).mean(axis=(1, 2)), rates, atol=0.02)
+    np.testing.assert_allclose(kept.mean(axis=(1, 2)), 1, atol=0.05)
+
+
+def test_nothing_is_dropped_at_rate_zero():
+    assert (jax.device_get(augmentation.kept_branches(KEYS, 3, 0, 3, 0.0)) == 1).all()
