@@ -76,9 +76,9 @@ def demo(config: ConfigDict) -> None:
 
 
 def demo_long(config: ConfigDict) -> None:
-    """The same for half an hour; not yet measured."""
+    """The same for half an hour."""
     demo(config)
-    config.train.update(samples=100_000, log_every_samples=2_000)
+    config.train.update(samples=90_000, log_every_samples=2_000)
     config.evaluation.update(every_samples=20_000, probe_train_clips=2_048, probe_eval_clips=1_024)
     config.checkpoint.update(every_minutes=5.0, every_samples=20_000)
 
@@ -87,6 +87,7 @@ def folder(config: ConfigDict) -> None:
     """Your own videos: --config.data.path=DIR; sized for 2 cores and a few hundred clips."""
     _small(config)
     config.data.update(source='folder', frame_size=64)
+    config.video.update(patch=16, patch_frames=2)
     config.audio.update(front_end='cavmae')
     config.train.update(samples=20_000, log_every_samples=500)
     config.evaluation.update(every_samples=5_000)

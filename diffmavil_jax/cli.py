@@ -188,9 +188,44 @@ def _seconds(text: str) -> float | None:
         raise DataError(f'--seconds={text}: must be from 0.2 to 3600, or all.') from None
 
 
+# ---- retrieve -----------------------------------------------------------------------
+
+
+def _retrieve_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--run', required=True, metavar='DIR', help='the workdir of a pretraining run')
+    add('--data', required=True, metavar='DIR', help='a dataset written by `diffmavil prepare`')
+    add('--split', default='test', help='its clips (default: %(default)s)')
+    add('--clips_per_class', type=int, default=5, metavar='N', help='of each class; 0: all (default: 5)')
+    add('--seed', type=int, default=0, metavar='N', help='of the choice of clips (default: 0)')
+
+
+def _retrieve(flags: argparse.Namespace) -> int:
+    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.data.clip import DataError
+    from diffmavil_jax.retrieving import retrieve
+
+    try:
+        result = retrieve(
+            flags.run, flags.data, flags.split, clips_per_class=flags.clips_per_class, seed=flags.seed
+        )
+    except (ConfigError, DataError) as error:
+        return _fail(str(error), 2)
+    for name, title in (('a2v', 'sound to picture'), ('v2a', 'picture to sound'), ('chance', 'chance')):
+        scores = result[name]
+        recalls = '  '.join(f'R@{k} {100 * scores[f"recall_at_{k}"]:5.1f} %' for k in (1, 5, 10))
+        print(f'{title:17} {recalls}  median rank {scores["median_rank"]:g} of {scores["num_candidates"]:g}')
+    for remark in result['remarks']:
+        print(remark)
+    return 0
+
+
 COMMANDS: Mapping[str, Command] = types.MappingProxyType(
     {
         'prepare': Command('Makes a dataset of media files, to train on.', _prepare_flags, _prepare),
+        'retrieve': Command(
+            'Finds the sound of each picture, and the picture of each sound.', _retrieve_flags, _retrieve
+        ),
     }
 )
 

@@ -34,6 +34,8 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         DataError: the clips lack a modality or labels.
     """
     finetune = config.finetune
+    if config.init:
+        check_inherited(to_dict(config), read_config(config.init), config.init)
     require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')
     train, validation, test = split(config, sources)
     classes = len(train.label_names)
@@ -60,7 +62,6 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     def start(state: TrainState) -> TrainState:
         if not config.init:
             return state
-        check_inherited(to_dict(config), read_config(config.init), config.init)
         return start_from(state, load_params(config.init)[0], new=NEW, run=config.init)
 
     def finish(state: TrainState, initial: TrainState, facts: Facts) -> pathlib.Path:

@@ -29,6 +29,8 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         ConfigError: config.init can't be started from.
         DataError: the clips lack a modality.
     """
+    if config.init:
+        check_inherited(to_dict(config), read_config(config.init), config.init)
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
     present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}
     objective = PretrainingObjective(config)
@@ -37,7 +39,6 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
     def start(state: TrainState) -> TrainState:
         if not config.init:
             return state
-        check_inherited(to_dict(config), read_config(config.init), config.init)
         return start_from(state, load_params(config.init)[0], new=(), run=config.init)
 
     def finish(state: TrainState, initial: TrainState, facts: Facts) -> pathlib.Path:

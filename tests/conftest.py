@@ -67,3 +67,39 @@ def tiny():
         return from_dict(values)
 
     return make
+
+
+@pytest.fixture(scope='session')
+def write_prepared():
+    """Writes {split: examples} below a folder; returns the directory of the version."""
+    import tensorflow_datasets as tfds  # takes a second, which few tests need
+
+    from diffmavil_jax.data.prepared import FEATURES, Metadata
+
+    tfds.disable_progress_bar()
+
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version('1.0.0')
+
+        def __init__(self, *, name, examples, metadata, **options):
+            self.name, self._examples, self._metadata = name, examples, metadata
+            super().__init__(file_format='array_record', **options)
+
+        def _info(self):
+            metadata = tfds.core.MetadataDict(self._metadata.to_dict())
+            return tfds.core.DatasetInfo(builder=self, features=FEATURES(), metadata=metadata)
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(rows) for split, rows in self._examples.items()}
+
+        def _generate_examples(self, rows):
+            yield from enumerate(rows)
+
+    def write(folder, examples, name='tiny', **metadata):
+        values = {'source': 'folder', 'class_names': ('cat', 'dog'), 'seconds': 1.0, 'frames': 8}
+        values |= {'frame_size': 32, 'frame_seconds': 1.0, **metadata}
+        builder = Builder(name=name, examples=examples, metadata=Metadata(**values), data_dir=folder)
+        builder.download_and_prepare()
+        return builder.data_dir
+
+    return write

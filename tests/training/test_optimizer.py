@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from diffmavil_jax.config import OptimizerConfig
-from diffmavil_jax.training.optimizer import learning_rate, make_optimizer
+from diffmavil_jax.training.optimizer import layer_decay, learning_rate, make_optimizer
 
 
 def parameters(seed=0):
@@ -103,3 +103,37 @@ def test_adamw_is_that_of_optax(clip_norm):
         theirs = optax.apply_updates(theirs, updates)
     chex.assert_trees_all_close(ours, theirs, atol=1e-6)
     assert not np.allclose(ours['dense']['kernel'], parameters()['dense']['kernel'], atol=1e-3)
+
+
+class TestLayerDecay:
+    """Parameters as a classifier has them: two encoder layers, one of the fusion."""
+
+    PARAMS = {
+        'encoder_audio': {
+            'patch_embedding': {'kernel': np.ones((3, 4))},
+            'class_token': np.ones((1, 1, 4)),
+            'layers': {'block': {'mlp': {'kernel': np.ones((2, 4, 4))}}},
+        },
+        'fusion': {'layers': {'block': {'mlp': {'kernel': np.ones((1, 4, 4))}}}},
+        'head': {'kernel': np.ones((4, 5))},
+        'head_norm': {'scale': np.ones(4)},
+    }
+
+    def test_each_layer_towards_the_input_learns_slower(self):
+        scales = layer_decay(0.5, 2, 1, ('head',), frozen=False)(self.PARAMS)
+        encoder = scales['encoder_audio']
+        assert float(encoder['patch_embedding']['kernel']) == float(encoder['class_token']) == 0.5**4
+        np.testing.assert_allclose(encoder['layers']['block']['mlp']['kernel'].ravel(), [0.5**3, 0.5**2])
+        np.testing.assert_allclose(scales['fusion']['layers']['block']['mlp']['kernel'].ravel(), [0.5])
+        assert float(scales['head']['kernel']) == float(scales['head_norm']['scale']) == 1
+
+    def test_what_is_frozen_does_not_move(self):
+        params = jax.tree.map(jnp.asarray, self.PARAMS)
+        optimizer = make_optimizer(
+            OptimizerConfig(weight_decay=0.1), layer_decay(0.5, 2, 1, ('head',), frozen=True)
+        )
+        gradients = jax.tree.map(jnp.ones_like, params)
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        for name, part in updates.items():
+            moves = {bool((leaf != 0).all()) for leaf in jax.tree.leaves(part)}
+            assert moves == {name.startswith('head')}

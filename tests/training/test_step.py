@@ -113,3 +113,18 @@ def test_the_loss_falls_on_one_batch(make_toy):
         losses.append(float(metrics['loss'][0]) / 8)
     assert losses[0] > 10
     assert losses[-1] < 0.01 * losses[0]
+
+
+def test_the_average_follows_fast_at_first_and_then_at_its_decay(make_toy):
+    toy = make_toy()
+    step = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.1, 8, average_decay=0.5))
+    state = toy.init()
+    state = state.replace(average=state.params)
+    expected = host(state.params)
+    for k in range(15):
+        state, _ = step(state, toy.batch(8 * k, 8))
+        decay = min(0.5, (k + 1) / (k + 11))
+        expected = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, expected, host(state.params))
+    chex.assert_trees_all_close(state.average, expected, rtol=1e-5)
+    assert state.evaluated is state.average
+    assert toy.init().evaluated is not None
