@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -72,13 +73,13 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
         ConfigError, DataError: before anything is compiled.
         TrainingError, CheckpointError: when the run can't go on.
     """
-    options = {'overwrite': overwrite, 'command': command, 'started': started}
+    run_one = functools.partial(_run, overwrite=overwrite, command=command, started=started)
     if not config.finetune.folds:
-        _run(config, workdir, **options)
+        run_one(config, workdir)
         return
     root = pathlib.Path(workdir).expanduser()
     for name, fold in folds(config):
-        if not _run(fold, str(root / name), **options):
+        if not run_one(fold, str(root / name)):
             return
     _say(f'Report: {crossvalidation.write(config, root, command)}')
 

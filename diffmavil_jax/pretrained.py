@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, 
 
     params = jax.tree_util.tree_map_with_path(take, state.params)
     average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
-    return state.replace(params=params, average=average)
+    return dataclasses.replace(state, params=params, average=average)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -70,6 +70,34 @@ def tiny():
 
 
 @pytest.fixture(scope='session')
+def make_pretrainer():
+    """Makes the trainer of a pretraining config on some clips and devices, without evaluation."""
+    from diffmavil_jax.data.clip import MODALITIES
+    from diffmavil_jax.experiment import make_trainer
+    from diffmavil_jax.objectives.pretraining import PretrainingObjective
+    from diffmavil_jax.parallel.mesh import make_mesh
+    from diffmavil_jax.pretraining import clip_shapes
+    from diffmavil_jax.task import Task
+    from diffmavil_jax.training.optimizer import make_optimizer
+    from diffmavil_jax.training.plan import make_plan
+
+    def make(config, source, devices):
+        task = Task(
+            objective=PretrainingObjective(config),
+            optimizer=make_optimizer(config.optimizer),
+            source=source,
+            batch=clip_shapes(config, MODALITIES),
+            evaluate=lambda params: {},
+            best_metric='',
+            start=lambda state: state,
+            finish=lambda *_: None,
+        )
+        return make_trainer(config, task, make_plan(config), make_mesh(config.parallel, devices))
+
+    return make
+
+
+@pytest.fixture(scope='session')
 def write_prepared():
     """Writes {split: examples} below a folder; returns the directory of the version."""
     import tensorflow_datasets as tfds  # takes a second, which few tests need

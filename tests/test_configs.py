@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import common
+from configs import common, finetune
 from diffmavil_jax.config import from_dict
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -115,3 +115,38 @@ def test_configs_and_plans_do_not_import_jax():
         [sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('modality', ['audio', 'video', 'both'])
+@pytest.mark.parametrize('variant', finetune.VARIANTS)
+def test_a_variant_of_finetuning_resolves_plans_and_has_a_model(variant, modality):
+    from diffmavil_jax.accounting.macs import encoder_macs
+    from diffmavil_jax.objectives.classification import ClassificationObjective
+    from diffmavil_jax.pretraining import clip_shapes
+    from diffmavil_jax.training.plan import make_plan
+
+    values = get_config('finetune', variant).to_dict()
+    values['finetune']['modality'] = modality
+    config = from_dict(values)
+    assert (config.name, config.objective) == (f'finetune_{variant}', 'classification')
+    (bucket,) = make_plan(config).buckets
+    seen = {'audio': bucket.audio_tokens, 'video': bucket.video_tokens}
+    assert {m for m, count in seen.items() if count} == set(config.finetune.modalities)
+    assert bucket.steps * bucket.batch_size == pytest.approx(config.train.samples, abs=bucket.batch_size)
+    if modality == 'audio':
+        vit = config.model.vit
+        expected = encoder_macs(vit.width, vit.depth, bucket.audio_tokens, config.audio.patch_dim)
+        assert bucket.macs_per_clip == expected
+    objective = ClassificationObjective(config, 7, multi_label=False, time_steps={'audio': 1.0, 'video': 1.0})
+    batch = {
+        name: jax.ShapeDtypeStruct((2, *shape), dtype)
+        for name, (shape, dtype) in clip_shapes(config, config.finetune.modalities).items()
+    }
+    variables = jax.eval_shape(lambda b: objective.init(jax.random.key(0), b, {}), batch)
+    assert 'head' in variables['params']
+
+
+def test_lengths_of_sound_are_audiomaes():
+    frames = {v: get_config('finetune', v).audio.num_frames for v in finetune.VARIANTS}
+    assert frames['audioset20k'] == frames['vggsound'] == 1024
+    assert (frames['esc50'], frames['speech_commands']) == (512, 128)

@@ -9,10 +9,7 @@ import pytest
 from diffmavil_jax import config as config_module
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import GeneratedWorld
-from diffmavil_jax.experiment import make_trainer
 from diffmavil_jax.objectives.inputs import to_patches
-from diffmavil_jax.objectives.pretraining import PretrainingObjective
-from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.training.metrics import accumulate, finalize
 from diffmavil_jax.training.plan import make_plan
 
@@ -22,7 +19,7 @@ STEPS = 440
 
 
 @pytest.fixture(scope='module')
-def control(tiny):
+def control(tiny, make_pretrainer):
     """(metrics of each tenth of the run, loss of the mean predictor for each modality)."""
     # Smaller than the smallest preset, and enough for 200 clips.
     sizes = {**config_module.VIT_SIZES, 'test': config_module.VitSize(64, 2, 2)}
@@ -47,9 +44,8 @@ def train(tiny):
     spec = ClipSpec(config.data.sample_rate, config.data.seconds, config.data.frames, config.data.frame_size)
     world = GeneratedWorld(spec, seed=0, length=CLIPS)
     clips = [world[i] for i in range(CLIPS)]
-    mesh = make_mesh(config.parallel, jax.devices()[:1])
     plan = make_plan(config)
-    trainer = make_trainer(config, PretrainingObjective(config), plan, mesh, clips)
+    trainer = make_pretrainer(config, clips, jax.devices()[:1])
     step = trainer.lower(0).compile(compiler_options={'xla_backend_optimization_level': 3})
     state, batches = trainer.init(), trainer.batches(0)
     tenths = []

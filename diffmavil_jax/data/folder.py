@@ -196,7 +196,7 @@ class _Reader:
     def decode(self, place: _Place) -> _Decoded:
         """Raises a media.MediaError where there is no such clip."""
         file = self.root / place.file
-        arrays = self.decoders.decode(file, place.start_s, self.spec, self.modalities)
+        arrays = self.decoders.decode(file, place.start_s, self.spec, self.modalities)  # type: ignore[arg-type]
         return {ARRAYS[m]: array for m, array in zip(MODALITIES, arrays, strict=True) if array is not None}
 
     def length_s(self, file: str) -> float | str:

@@ -103,3 +103,15 @@ def test_negatives_come_from_every_device(on_devices):
     left, right = features(clips=16, seed=3)
     local = np.mean([jnp.mean(info_nce(left[i : i + 2], right[i : i + 2], 0.1)[0]) for i in range(0, 16, 2)])
     assert abs(local - eight[0]) > 0.5  # what a loss with negatives of one device alone would be
+
+
+def test_pairs_that_are_not_there_are_no_negatives_and_do_not_change_the_others():
+    rng = np.random.default_rng(3)
+    left, right = (jnp.asarray(rng.standard_normal((6, 4)), jnp.float32) for _ in range(2))
+    present = jnp.array([1.0, 0, 1, 1, 0, 1])
+    there = np.flatnonzero(present)
+    losses, correct = info_nce(left, right, 0.2, present)
+    expected, expected_correct = info_nce(left[there], right[there], 0.2)
+    np.testing.assert_allclose(losses[there], expected, rtol=1e-5)
+    np.testing.assert_array_equal(correct[there], expected_correct)
+    np.testing.assert_allclose(losses[np.array([1, 4])], 0, atol=1e-6)

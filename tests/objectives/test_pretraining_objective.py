@@ -249,3 +249,26 @@ def test_the_reconstruction_of_a_clip_does_not_depend_on_its_batch(batch):
         assert total[0, 1] == pytest.approx((total[0, 0] + total[1, 1]) / 2, rel=1e-5)
         assert total[0, 1] + total[2, 3] == pytest.approx(total[0, 2] + total[3, 1], rel=1e-5)
         assert total[0, 0] != pytest.approx(total[1, 1], rel=1e-3)
+
+
+def test_no_term_is_taken_of_what_a_clip_lacks(batch):
+    objective = PretrainingObjective(CONFIG)
+    params = random_params(objective, batch, COUNTS)
+    compute = jax.jit(lambda b: objective.loss(params, b, COUNTS))
+    everything = {'present': np.ones((CLIPS, 2), np.float32)}
+    loss, metrics = compute(batch | everything)
+    expected, whole = jax.jit(lambda b: objective.loss(params, b, COUNTS))(batch)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+    present = everything['present'].copy()
+    present[:2, 1] = 0  # the first two clips have no pictures
+    _, metrics = compute(batch | {'present': present})
+    counts = {name: float(count) for name, (_, count) in metrics.items()}
+    assert counts['video'] == counts['inter'] == 2 and counts['audio'] == CLIPS
+    assert float(metrics['audio'][0]) == pytest.approx(float(whole['audio'][0]), rel=1e-5)
+    # What stands in for the pictures changes no term of theirs.
+    changed = batch | {'present': present, 'frames': batch['frames'].copy()}
+    changed['frames'][:2] = 0
+    _, again = compute(changed)
+    for name in ('video', 'inter'):
+        assert float(again[name][0]) == pytest.approx(float(metrics[name][0]), rel=1e-5)

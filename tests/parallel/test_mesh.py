@@ -6,10 +6,7 @@ import pytest
 
 from diffmavil_jax.config import ParallelConfig
 from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.experiment import make_trainer
-from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
-from diffmavil_jax.training.plan import make_plan
 
 
 @pytest.mark.parametrize(
@@ -82,12 +79,9 @@ class OneClipPerIndex:
         }
 
 
-def two_steps(config, devices):
+def two_steps(make_pretrainer, config, devices):
     """Metrics of two steps and the state after them, from one initialisation."""
-    mesh = make_mesh(config.parallel, devices)
-    trainer = make_trainer(
-        config, PretrainingObjective(config), make_plan(config), mesh, OneClipPerIndex(config)
-    )
+    trainer = make_pretrainer(config, OneClipPerIndex(config), devices)
     state = trainer.init()
     step = trainer.steps.get(0, lambda: False)
     batches = trainer.batches(0)
@@ -117,14 +111,14 @@ def configs(tiny):
 
 
 @pytest.fixture(scope='module')
-def one_device(configs):
-    return two_steps(configs['one'], jax.devices()[:1])
+def one_device(configs, make_pretrainer):
+    return two_steps(make_pretrainer, configs['one'], jax.devices()[:1])
 
 
 @pytest.mark.parametrize('kind', ['data', 'mixed'])
-def test_losses_gradients_and_parameters_are_those_of_one_device(configs, one_device, kind):
+def test_losses_gradients_and_parameters_are_those_of_one_device(configs, make_pretrainer, one_device, kind):
     expected_metrics, expected, _ = one_device
-    metrics, state, layout = two_steps(configs[kind], jax.devices())
+    metrics, state, layout = two_steps(make_pretrainer, configs[kind], jax.devices())
     axes = {axis for spec in layout for axis in spec if axis is not None}
     sharded = {axis for axis in axes if getattr(configs[kind].parallel, axis) > 1}
     assert sharded == (set() if kind == 'data' else {'fsdp', 'tensor'})

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffmavil_jax import reporting
 from diffmavil_jax.report import content, figures, html
+from diffmavil_jax.reporting.pretraining import tables as tables_of
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
 DATA_URI = 'data:image/png;base64,'
@@ -324,9 +324,9 @@ def test_coverage_stands_beside_every_score():
     covered = '17,249 of 20,371 evaluation clips present'
     (card,) = content.pretraining_headlines(scores | {'coverage': covered})
     assert card.detail == covered
-    tables = reporting.tables(scores | {'coverage': covered})
+    tables = tables_of(scores | {'coverage': covered})
     assert len(tables) == 2 and all(table.caption.endswith(f' {covered}.') for table in tables)
-    assert not any('present' in table.caption for table in reporting.tables(scores | {'coverage': ''}))
+    assert not any('present' in table.caption for table in tables_of(scores | {'coverage': ''}))
 
 
 def test_plan_totals_weigh_the_saving_by_macs():
@@ -338,3 +338,28 @@ def test_plan_totals_weigh_the_saving_by_macs():
 def test_a_row_must_fit_its_table():
     with pytest.raises(ValueError, match='1 values for 2 columns'):
         content.Table('t', '', ['a', 'b'], [content.Row('r', [1.0])])
+
+
+def test_a_classifiers_page_shows_confusions_and_mistakes_to_hear_and_see(tmp_path):
+    wav = b'RIFF a file'
+    report = content.Report(
+        title='classes',
+        confusion=content.Confusion(np.array([[3, 1], [0, 4]]), ('<cat>', 'dog')),
+        mistakes=[
+            content.Mistake(
+                id='a.wav',
+                truth='<cat>',
+                guess='dog',
+                probability=0.93,
+                sound=wav,
+                frames=np.random.default_rng(0).random((4, 8, 8, 3)),
+            )
+        ],
+    )
+    page = html.write(report, tmp_path).read_text()
+    assert '&lt;cat&gt;, taken for dog (93.0 %)' in page and '<cat>' not in page
+    assert f'data:audio/wav;base64,{base64.b64encode(wav).decode()}' in page
+    assert page.count(DATA_URI) == 2
+    assert (tmp_path / 'confusion.png').exists()
+    html.write(content.Report(title='classes'), tmp_path)
+    assert not (tmp_path / 'confusion.png').exists()

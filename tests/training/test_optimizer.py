@@ -68,15 +68,8 @@ def test_only_kernels_decay_stacked_or_not():
     chex.assert_trees_all_close(updates, expected, rtol=1e-6)
 
 
-def test_the_names_in_the_real_model_are_the_ones_decided_on(tiny):
-    from diffmavil_jax.experiment import make_trainer
-    from diffmavil_jax.objectives.pretraining import PretrainingObjective
-    from diffmavil_jax.parallel.mesh import make_mesh
-    from diffmavil_jax.training.plan import make_plan
-
-    config = tiny()
-    mesh = make_mesh(config.parallel, jax.devices()[:1])
-    trainer = make_trainer(config, PretrainingObjective(config), make_plan(config), mesh, range(8))
+def test_the_names_in_the_real_model_are_the_ones_decided_on(tiny, make_pretrainer):
+    trainer = make_pretrainer(tiny(), range(8), jax.devices()[:1])
     leaves = jax.tree_util.tree_leaves_with_path(trainer.abstract.params)
     names = {path[-1].key for path, _ in leaves}
     # A new name needs a decision whether it decays.
