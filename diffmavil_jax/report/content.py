@@ -29,9 +29,20 @@ PRETRAINING_LEAD = (
 )
 
 
+PRETRAINING_RESULTS = (
+    'Measured on held-out clips. The trained network stands beside the same network before training, '
+    'beside features computed without any network, and beside chance, where those exist; '
+    'the best of a row is marked.'
+)
+
 CLASSIFICATION_LEAD = (
     'A network learned to name what is in short clips, from clips whose class is known. This page says '
     'what ran, how often it is right on clips that it was not trained on, and where it is wrong.'
+)
+
+CLASSIFICATION_RESULTS = (
+    'Whole clips, one crop of each; the intervals hold 95 % of what is to be expected by chance. '
+    'The test clips took no part in training, and nothing was chosen by them.'
 )
 
 
@@ -168,6 +179,7 @@ class Report:
         history: lines of metrics.jsonl: `samples`, and numbers by name; held-out ones
             begin with `eval/`.
         tables: evaluation results.
+        results: what is to be said above them.
         reconstructions: clips for the reconstruction sheets; the first is the README's picture.
         retrievals: queries and their matches.
         confusion: of a classifier.
@@ -186,6 +198,7 @@ class Report:
     plan: Sequence[Mapping[str, Any]] = ()
     history: Sequence[Mapping[str, Any]] = ()
     tables: Sequence[Table] = ()
+    results: str = PRETRAINING_RESULTS
     reconstructions: Sequence[Reconstruction] = ()
     retrievals: Sequence[RetrievalExample] = ()
     confusion: Confusion | None = None

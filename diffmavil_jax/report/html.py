@@ -226,12 +226,7 @@ def _curves(_: Report, pictures: Pictures) -> str:
 def _tables(report: Report, _: Pictures) -> str:
     if not report.tables:
         return ''
-    about = (
-        'Measured on held-out clips. The trained network stands beside the same network before training, '
-        'beside features computed without any network, and beside chance, where those exist; '
-        'the best of a row is marked.'
-    )
-    return tag('p', about, 'about') + ''.join(_table(table) for table in report.tables)
+    return tag('p', report.results, 'about') + ''.join(_table(table) for table in report.tables)
 
 
 def _table(table: Table) -> str:

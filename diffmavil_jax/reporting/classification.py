@@ -18,6 +18,7 @@ from diffmavil_jax.evaluation.metrics import Interval, confusion
 from diffmavil_jax.report import html
 from diffmavil_jax.report.content import (
     CLASSIFICATION_LEAD,
+    CLASSIFICATION_RESULTS,
     Confusion,
     Headline,
     Mistake,
@@ -83,6 +84,7 @@ def write(
         title=config.name,
         command=facts.command,
         lead=CLASSIFICATION_LEAD,
+        results=CLASSIFICATION_RESULTS,
         headlines=[_headline(score, interval, sources) for score, interval in intervals['test'].items()],
         facts=spell_facts(summary, facts, plan),
         history=read_metrics(workdir),
@@ -125,10 +127,7 @@ def score_table(intervals: Mapping[str, Mapping[str, Interval]], coverage: str) 
         )
         for score in scores
     ]
-    caption = (
-        'Whole clips, one crop of each; from and to are the 95 % interval of a bootstrap over clips. '
-        'Nothing was chosen by the test clips.'
-    )
+    caption = 'From and to are the 95 % interval of a bootstrap over clips.'
     return Table('Scores', f'{caption} {coverage}'.strip(), columns, rows)
 
 

@@ -13,7 +13,15 @@ import scipy.stats
 
 from diffmavil_jax.config import Config, split_list
 from diffmavil_jax.report import html
-from diffmavil_jax.report.content import CLASSIFICATION_LEAD, Headline, Report, Row, Table, spell
+from diffmavil_jax.report.content import (
+    CLASSIFICATION_LEAD,
+    CLASSIFICATION_RESULTS,
+    Headline,
+    Report,
+    Row,
+    Table,
+    spell,
+)
 from diffmavil_jax.reporting.classification import TITLES, unit_of
 
 
@@ -43,6 +51,7 @@ def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
         title=config.name,
         command=command,
         lead=CLASSIFICATION_LEAD,
+        results=CLASSIFICATION_RESULTS,
         headlines=[
             Headline(
                 f'{TITLES[score]}, mean of {len(names)} folds',
