@@ -119,7 +119,7 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
         if task.select_best:
             state = store.restore_best(trainer.abstract) or state
     facts = Facts(command, environment, timings, started, notes=sources.notes)
-    path = task.finish(state, trainer.init(), facts)
+    path = task.finish(state, trainer.init, facts)
     _say(f'Report: {path}')
     return True
 

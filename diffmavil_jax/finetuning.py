@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
             return state
         return start_from(state, load_params(config.init)[0], new=NEW, run=config.init)
 
-    def finish(state: TrainState, initial: TrainState, facts: Facts) -> pathlib.Path:
+    def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         del initial
         return report.write(config, plan, suites, sources, state.evaluated, workdir, facts)
 

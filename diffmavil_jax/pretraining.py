@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,9 +42,9 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
             return state
         return start_from(state, load_params(config.init)[0], new=(), run=config.init)
 
-    def finish(state: TrainState, initial: TrainState, facts: Facts) -> pathlib.Path:
+    def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         print('Evaluating the trained and the untrained network ...', flush=True)
-        return report.write(config, plan, suite, sources, state.params, initial.params, workdir, facts)
+        return report.write(config, plan, suite, sources, state.params, initial().params, workdir, facts)
 
     return Task(
         objective=objective,

@@ -43,7 +43,7 @@ class Task:
         start: from freshly initialised parameters to those that training begins with.
         averaged: whether a moving average of the parameters is kept.
         notes: to be said at the start.
-        finish: measures the trained state and writes the report, given the initial state.
+        finish: measures the trained state and writes the report; can make the initial state again.
         select_best: whether the state to finish with is the best checkpoint's, not the last's.
     """
 
@@ -54,7 +54,7 @@ class Task:
     evaluate: Evaluator
     best_metric: str
     start: Callable[[TrainState], TrainState]
-    finish: Callable[[TrainState, TrainState, Facts], pathlib.Path]
+    finish: Callable[[TrainState, Callable[[], TrainState], Facts], pathlib.Path]
     averaged: bool = False
     select_best: bool = False
     notes: tuple[str, ...] = ()

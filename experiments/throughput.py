@@ -3,6 +3,7 @@
 Each table is a program of its own, because they need different packages:
     decode     clips from video files, against torchcodec, decord and opencv, where installed
     memory     of the process and its decoding workers over many clips
+    prepare    `diffmavil prepare` against decoding alone
     streaming  prepared shards into host batches, with the share of each stage
 """
 
@@ -15,6 +16,7 @@ import sys
 TABLES = {
     'decode': 'experiments.decoding',
     'memory': 'experiments.decoding_memory',
+    'prepare': 'experiments.preparing',
     'streaming': 'experiments.streaming',
 }
 

@@ -27,7 +27,7 @@ def decoders_end():
     DECODERS.close()
 
 
-def open_folder(path, spec=SPEC, *, eval_fraction=0.1, max_bad_fraction=0.5, cache_bytes=1 << 24):
+def open_folder(path, spec=SPEC, *, eval_fraction=0.1, max_bad_fraction=0.5, cache_bytes=1 << 24, **options):
     return folder.open_folder(
         path,
         spec,
@@ -35,6 +35,7 @@ def open_folder(path, spec=SPEC, *, eval_fraction=0.1, max_bad_fraction=0.5, cac
         max_bad_fraction=max_bad_fraction,
         cache_bytes=cache_bytes,
         decoders=DECODERS,
+        **options,
     )
 
 
@@ -430,3 +431,33 @@ def test_a_copy_in_another_process_reads_the_same_with_a_cache_of_its_own(tmp_pa
     for i, clip in enumerate(expected):
         np.testing.assert_equal(copy[i], clip)
     copy._reader.decoders.close()
+
+
+def test_a_sub_folder_is_a_class_where_classes_are_wanted(tmp_path):
+    for name in ('cats', 'dogs'):
+        (tmp_path / name / 'deep').mkdir(parents=True)
+        for i in range(4):
+            shutil.copy(MEDIA / SPRING, tmp_path / name / 'deep' / f'{i}.mp4')
+    sources = open_folder(tmp_path, folder_labels=True, eval_fraction=0.3)
+    assert sources.train.label_names == ('cats', 'dogs') == sources.eval.label_names
+    for part in (sources.train, sources.eval):
+        for i in range(len(part)):
+            clip = part[i]
+            assert clip['id'].startswith(part.label_names[clip['label']])
+            assert part.labels(i).tolist() == [clip['label']]
+    assert open_folder(tmp_path).train.label_names == ()
+
+    shutil.copy(MEDIA / SPRING, tmp_path / 'stray.mp4')
+    with pytest.raises(DataError, match='stray.mp4 is in no sub-folder, which is to name its class'):
+        open_folder(tmp_path, folder_labels=True)
+
+
+def test_sound_alone_is_enough_where_only_sound_is_wanted(tmp_path):
+    for i in range(4):
+        shutil.copy(MEDIA.parent / 'sounds' / 't-rex-roar.mp3', tmp_path / f'{i}.mp3')
+    sources = open_folder(tmp_path, eval_fraction=0.5, modalities=('audio',))
+    assert sources.train.modalities == ('audio',)
+    clip = sources.train[0]
+    assert 'frames' not in clip and clip['waveform'].shape == (16_000,)
+    with pytest.raises(DataError, match='no video'):
+        open_folder(tmp_path)
