@@ -25,10 +25,10 @@ def control(tiny, make_pretrainer):
     sizes = {**config_module.VIT_SIZES, 'test': config_module.VitSize(64, 2, 2)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config_module, 'VIT_SIZES', sizes)
-        yield train(tiny)
+        yield train(tiny, make_pretrainer)
 
 
-def train(tiny):
+def train(tiny, make_pretrainer):
     config = tiny(
         audio={'num_frames': 96},  # the whole second: a window without an impact tells no clip from another
         model={'size': 'test', 'decoder_width': 192},  # a patch of sound has 256 numbers

@@ -221,6 +221,7 @@ class WithBadOne(Numbers):
 
     modalities = MODALITIES
     label_names = tuple('abcdefghij')
+    multi_label = False
 
     def __init__(self, name):
         self.name = name

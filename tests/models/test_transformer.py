@@ -74,7 +74,9 @@ def attention_in_numpy(x, memory, p, heads):
     return linear_in_numpy(out, p['out'])
 
 
-def block_in_numpy(x, memory, condition, p, kind, heads):
+def block_in_numpy(x, memory, condition, keep, p, kind, heads):
+    keep_attention, keep_mlp = (1, 1) if keep is None else keep.T[:, :, None, None]
+
     def normed(branch):
         if condition is None:
             return norm_in_numpy(x, p[f'{branch}_norm']), 1.0
@@ -85,39 +87,37 @@ def block_in_numpy(x, memory, condition, p, kind, heads):
     erf = np.vectorize(math.erf)
     if kind != 'cross':
         y, gate = normed('self')
-        x = x + gate * attention_in_numpy(y, y, p['self_attention'], heads)
+        x = x + keep_attention * gate * attention_in_numpy(y, y, p['self_attention'], heads)
     if kind != 'self':
         y, gate = normed('cross')
-        x = x + gate * attention_in_numpy(y, memory, p['cross_attention'], heads)
+        x = x + keep_attention * gate * attention_in_numpy(y, memory, p['cross_attention'], heads)
     y, gate = normed('mlp')
     hidden = linear_in_numpy(y, p['mlp']['wide'])
     hidden = hidden * 0.5 * (1 + erf(hidden / math.sqrt(2)))
-    return x + gate * linear_in_numpy(hidden, p['mlp']['narrow'])
+    return x + keep_mlp * gate * linear_in_numpy(hidden, p['mlp']['narrow'])
 
 
-@pytest.mark.parametrize('conditioned', [False, True])
+@pytest.mark.parametrize(('conditioned', 'dropping'), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
-def test_block_matches_numpy(kind, conditioned):
+def test_block_matches_numpy(kind, conditioned, dropping):
     x, memory = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2)
     condition = normal(2, 8, seed=3) if conditioned else None
+    keep = np.array([[0, 1.25], [1.25, 0]], np.float32) if dropping else None
     block = Block(kind, heads=2, dtype=jnp.float32)
-    params = random_params(block, x, memory, condition)
-    expected = block_in_numpy(
-        *(a if a is None else a.astype(np.float64) for a in (x, memory, condition)), params, kind, 2
-    )
-    np.testing.assert_allclose(
-        jax.jit(block.apply)({'params': params}, x, memory, condition), expected, atol=2e-5
-    )
+    inputs = x, memory, condition, keep
+    params = random_params(block, *inputs)
+    expected = block_in_numpy(*(a if a is None else a.astype(np.float64) for a in inputs), params, kind, 2)
+    np.testing.assert_allclose(jax.jit(block.apply)({'params': params}, *inputs), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
 def test_adaln_starts_as_the_identity(kind):
     x, memory, condition = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2), normal(2, 8, seed=3)
     block = Block(kind, heads=2, dtype=jnp.float32)
-    variables = block.init(jax.random.key(0), x, memory, condition)
-    np.testing.assert_array_equal(block.apply(variables, x, memory, condition), x)
-    unconditioned = block.init(jax.random.key(0), x, memory, None)
-    assert np.abs(block.apply(unconditioned, x, memory, None) - x).max() > 0.1
+    variables = block.init(jax.random.key(0), x, memory, condition, None)
+    np.testing.assert_array_equal(block.apply(variables, x, memory, condition, None), x)
+    unconditioned = block.init(jax.random.key(0), x, memory, None, None)
+    assert np.abs(block.apply(unconditioned, x, memory, None, None) - x).max() > 0.1
 
 
 @pytest.fixture(scope='module')
@@ -148,7 +148,7 @@ def test_stack_applies_its_layers_in_order(stack, scanned):
     (x, memory, condition), params, _ = stack
     for layer in range(2):
         one = jax.tree.map(lambda p, layer=layer: p[layer], params['block'])
-        x = block_in_numpy(x.astype(np.float64), memory, condition, one, 'cross_self', 2)
+        x = block_in_numpy(x.astype(np.float64), memory, condition, None, one, 'cross_self', 2)
     np.testing.assert_allclose(scanned[0], x, atol=1e-4, rtol=1e-5)
 
 
