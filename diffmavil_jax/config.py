@@ -445,6 +445,7 @@ class FinetuneConfig:
     """
 
     modality: str = 'both'
+    scratch: bool = False  # of the run that `init` names, only network and front end are taken
     # `none`: all parameters are trained. `linear`, `attentive`: the encoders are frozen, and a linear
     # layer on their mean, or one on a learnt query's attention to their tokens, is trained.
     probe: str = 'none'
@@ -586,6 +587,8 @@ class Config:
                 True,
                 f'false with diffusion.target={target}; only x0 can be normalised',
             )
+        if self.finetune.scratch and not self.init:
+            yield 'finetune.scratch', True, 'false without config.init, which says what network is meant'
         if not 0 <= self.seed < 2**31:
             yield 'seed', self.seed, 'from 0 to 2**31 - 1'
         if self.optimizer.warmup_samples > self.train.samples:
@@ -600,6 +603,11 @@ class Config:
                 self.evaluation.retrieval_clips,
                 f'at most data.eval_clips ({self.data.eval_clips})',
             )
+
+    @property
+    def loaded(self) -> str:
+        """The run whose parameters this one starts from; empty: its own are new."""
+        return '' if self.finetune.scratch else self.init
 
     @property
     def video_grid(self) -> tuple[int, int, int]:

@@ -53,7 +53,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     frozen = finetune.probe != 'none'
     vit, both = config.model.vit, finetune.modality == 'both'
     scales = layer_decay(
-        finetune.layer_decay if config.init else 1.0,
+        finetune.layer_decay if config.loaded else 1.0,
         vit.depth,
         config.model.fusion_layers if both else 0,
         NEW,
@@ -61,9 +61,9 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     )
 
     def start(state: TrainState) -> TrainState:
-        if not config.init:
+        if not config.loaded:
             return state
-        return start_from(state, load_params(config.init)[0], new=NEW, run=config.init)
+        return start_from(state, load_params(config.loaded)[0], new=NEW, run=config.loaded)
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         del initial
@@ -117,7 +117,7 @@ def describe(config: Config, train: ClipSource, validation: ClipSource | None, t
     if validation is not None:
         parts.append(f'{len(validation):,} validation')
     parts.append(f'{len(test):,} test clips')
-    origin = f'from {config.init}' if config.init else 'from scratch'
+    origin = f'from {config.loaded}' if config.loaded else 'from scratch'
     crop = f'one crop of {config.data.seconds:g} s'
     if 'video' in config.finetune.modalities:
         crop += f' with {config.data.frames} pictures'

@@ -68,6 +68,7 @@ def _copies(folder: pathlib.Path, target: pathlib.Path, clips: int, settings: Se
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         try:
             info = media.probe(path)
+            media.decode(path, 0.0, settings.spec(settings.seconds))
         except media.MediaError:
             continue
         if info.has_audio and info.has_video and settings.seconds <= info.duration_s < 2 * settings.seconds:

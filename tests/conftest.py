@@ -1,6 +1,8 @@
 """Tests run on 8 fake CPU devices and compile in haste; this is read before any test imports JAX."""
 
 import os
+import shutil
+import tempfile
 
 # Most of what a test compiles runs once.
 FLAGS = ('--xla_force_host_platform_device_count=8', '--xla_backend_optimization_level=0')
@@ -8,6 +10,10 @@ FLAGS = ('--xla_force_host_platform_device_count=8', '--xla_backend_optimization
 flags = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = ' '.join([flags, *(flag for flag in FLAGS if flag.split('=')[0] not in flags)])
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# What one test has compiled, the others read: those of both processes, and the runs that they start.
+CACHE = 'JAX_COMPILATION_CACHE_DIR'
+MADE_HERE = CACHE not in os.environ
+os.environ.setdefault(CACHE, tempfile.mkdtemp(prefix='diffmavil_tests_'))
 
 # After the flags above: these import ml_collections and NumPy, and no JAX.
 import pytest  # noqa: E402
@@ -16,6 +22,12 @@ from diffmavil_jax.config import Config, from_dict  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
 
 keep_freed_memory()
+
+
+def pytest_unconfigure():
+    if MADE_HERE:
+        shutil.rmtree(os.environ[CACHE], ignore_errors=True)
+
 
 # 4 audio and 8 video tokens, 2 buckets (16 clips with 1 + 2 visible tokens, 8 with 2 + 3).
 TINY = {

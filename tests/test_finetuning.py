@@ -50,7 +50,7 @@ def dataset(tmp_path_factory, write_prepared):
 def pretrained(tiny, tmp_path_factory):
     """A run of a few steps."""
     workdir = tmp_path_factory.mktemp('pretrained') / 'run'
-    config = tiny(train={'samples': 48}, evaluation={'probe_train_clips': 0})
+    config = tiny(train={'samples': 48}, masking={'buckets': 1}, evaluation={'probe_train_clips': 0})
     run(config, workdir)
     return str(workdir)
 
@@ -120,6 +120,23 @@ def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp
     assert np.abs(ours['head']['kernel']).max() > 0
 
 
+def test_from_scratch_it_is_the_network_of_the_run_with_other_parameters(tiny, dataset, pretrained, tmp_path):
+    config = finetuning(
+        tiny,
+        dataset,
+        init=pretrained,
+        seed=1,
+        finetune={'probe': 'linear', 'modality': 'audio', 'scratch': True},
+        train={'samples': 8},
+        optimizer={'warmup_samples': 0},
+    )
+    run(config, tmp_path)
+    ours, theirs = (load_params(path)[0]['encoder_audio'] for path in (tmp_path, pretrained))
+    assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, theirs)
+    assert max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), ours, theirs))) > 0.01
+    assert summary_of(tmp_path)['init'] == ''
+
+
 def test_a_run_that_is_stopped_goes_on_to_the_same_parameters(tiny, dataset, tmp_path):
     whole = finetuning(
         tiny, dataset, finetune={'class_balanced': True, 'average_decay': 0.9, 'modality': 'audio'}
@@ -176,6 +193,10 @@ def test_clips_per_class_limits_what_is_trained_on(tiny, dataset, tmp_path, caps
         ({'init': 'nowhere'}, "config.init = 'nowhere': must be the workdir of a run"),
         ({'data': {'source': 'generated'}, 'finetune': {'folds': 'a,b'}}, 'config.finetune.folds'),
         ({'data': {'train_split': 'fold9'}}, "train_split = 'fold9'"),
+        (
+            {'finetune': {'scratch': True}},
+            'config.finetune.scratch = True: must be false',
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tiny, dataset, tmp_path, changes, error):

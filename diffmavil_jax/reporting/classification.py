@@ -77,7 +77,7 @@ def write(
         'coverage': sources.coverage,
         'classes': dict(zip(test.label_names, by_class.tolist(), strict=True)),
         'clips': {name: len(suite.source) for name, suite in suites.items()},
-        'init': config.init,
+        'init': config.loaded,
     }
     single = not answers['test'].multi_label
     report = Report(

@@ -71,8 +71,9 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
     table = '\n'.join(
         '  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
     )
+    buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
     return (
-        f'{name}: {len(plan.buckets)} buckets; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
+        f'{name}: {buckets}; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
         f'({_si(plan.baseline_macs_per_clip)} a clip), at equal clips.'

@@ -1,0 +1,108 @@
+"""What pretraining gives on labelled sounds: python -m experiments.downstream --init=RUN --data=DIR.
+
+DIR holds what `diffmavil prepare` writes of ESC-10 (`esc10`) and of the spoken digits (`spoken_digit`).
+Each comparison trains RUN's network, with RUN's parameters and with new ones, on the same clips in the same
+order for each seed. Each training is a run of main.py below --out; a finished one is not run again.
+Flags that are not listed go to every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from scipy import stats
+
+ROOT = pathlib.Path(__file__).parents[1]
+PROBE = ('--config.finetune.probe=linear', '--config.optimizer.weight_decay=0.0')
+FOLDS = ('--config.finetune.folds=fold1,fold2,fold3,fold4',)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two trainings that differ in where their parameters come from."""
+
+    variant: str  # of configs/finetune.py, and the name of the prepared set
+    flags: tuple[str, ...]
+    meaning: str
+
+
+COMPARISONS = {
+    'esc10': Comparison('esc10', FOLDS, 'ESC-10, folds 1 to 4, fine-tuned'),
+    'esc10_probe': Comparison('esc10', (*FOLDS, *PROBE), 'ESC-10, folds 1 to 4, frozen, linear probe'),
+    'digits': Comparison('spoken_digit', (), 'spoken digits, fine-tuned on all'),
+    'digits_10': Comparison(
+        'spoken_digit',
+        ('--config.finetune.clips_per_class=10', '--config.train.samples=4000'),
+        'spoken digits, fine-tuned on 10 a class',
+    ),
+}
+
+
+def main() -> None:
+    """Trains what is not there yet and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--init', required=True, type=pathlib.Path, help='a pretraining run')
+    parser.add_argument('--data', required=True, type=pathlib.Path, help='the folder of the prepared sets')
+    parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/downstream'))
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--comparisons', nargs='+', choices=COMPARISONS, default=list(COMPARISONS))
+    options, extra = parser.parse_known_args()
+    print('| | pretrained | from scratch | difference, 95 % interval over seeds |')
+    print('|---|---|---|---|')
+    for name in options.comparisons:
+        comparison = COMPARISONS[name]
+        pretrained, scratch = (
+            np.array([_top1(options, name, seed, origin, extra) for seed in range(options.seeds)])
+            for origin in ((), ('--config.finetune.scratch',))
+        )
+        cells = (spell(pretrained), spell(scratch), spell_difference(pretrained - scratch))
+        print(f'| {comparison.meaning} | {" | ".join(cells)} |', flush=True)
+
+
+def spell(scores: np.ndarray) -> str:
+    """The mean, and each seed's score."""
+    return f'{scores.mean():.1f} % ({", ".join(f"{score:.1f}" for score in scores)})'
+
+
+def spell_difference(differences: np.ndarray) -> str:
+    """The mean of paired differences with its t interval."""
+    mean, count = differences.mean(), len(differences)
+    if count < 2:
+        return f'{mean:+.1f}'
+    half = stats.t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
+    return f'{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})'
+
+
+def _top1(
+    options: argparse.Namespace, name: str, seed: int, origin: tuple[str, ...], extra: list[str]
+) -> float:
+    """Test accuracy of one run in per cent, the mean of its folds where it has some."""
+    comparison = COMPARISONS[name]
+    workdir = (options.out / f'{name}_{"scratch" if origin else "pretrained"}_{seed}').absolute()
+    summary = workdir / 'report' / 'summary.json'
+    if not summary.exists():
+        command = [
+            sys.executable,
+            'main.py',
+            f'--config=configs/finetune.py:{comparison.variant}',
+            f'--config.init={options.init.absolute()}',
+            f'--config.data.path={(options.data / comparison.variant).absolute()}',
+            f'--config.seed={seed}',
+            f'--workdir={workdir}',
+            *comparison.flags,
+            *origin,
+            *extra,
+        ]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    score = json.loads(summary.read_text())['test']['top1']
+    return 100 * score['mean' if 'mean' in score else 'value']
+
+
+if __name__ == '__main__':
+    main()
