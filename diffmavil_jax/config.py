@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -522,12 +523,16 @@ class FinetuneConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """Mesh axes; -1 takes the devices that the others leave."""
+    """Mesh axes; -1 takes the devices that the others leave. And how the hosts find each other."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
     compilation_cache: str = '~/.cache/diffmavil_jax'  # empty: none
+    # Without these, a TPU pod, Slurm and MPI are asked. One process alone asks nobody.
+    coordinator: str = ''  # host:port of process 0
+    processes: int = 0
+    process: int = -1
 
     def problems(self) -> Iterator[Problem]:
         sizes = {'data': self.data, 'fsdp': self.fsdp, 'tensor': self.tensor}
@@ -536,6 +541,13 @@ class ParallelConfig:
                 yield field, value, 'a positive number, or -1 for the devices that are left'
         if list(sizes.values()).count(-1) > 1:
             yield 'data', self.data, 'at most one axis of -1 among data, fsdp and tensor'
+        yield from _at_least('processes', self.processes, 0)
+        if self.coordinator and not re.fullmatch(r'.+:\d+', self.coordinator):
+            yield 'coordinator', self.coordinator, 'HOST:PORT of process 0'
+        if self.coordinator and self.processes < 1:
+            yield 'processes', self.processes, 'the number of processes, with parallel.coordinator'
+        if self.coordinator and not 0 <= self.process < self.processes:
+            yield 'process', self.process, f'from 0 to {self.processes - 1}, with parallel.coordinator'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import jax
 from absl import logging
 
 from diffmavil_jax.config import CheckpointConfig, TrainConfig
+from diffmavil_jax.parallel import hosts
 from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointStore
 from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
@@ -39,6 +40,18 @@ class Evaluator(Protocol):
     """Measures parameters on held-out clips."""
 
     def __call__(self, params: Any) -> Mapping[str, float]: ...
+
+
+class Stop(Protocol):
+    """Whether the run was told to stop."""
+
+    def is_set(self) -> bool:
+        """Asked at any time; only ever true of a process that is alone."""
+        ...
+
+    def before_step(self) -> bool:
+        """Asked once before each step; the answer is the same on all hosts."""
+        ...
 
 
 @dataclasses.dataclass
@@ -66,7 +79,7 @@ class Parts:
     store: CheckpointStore
     writer: MetricsWriter
     workdir: pathlib.Path
-    should_stop: Callable[[], bool]
+    stop: Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,23 +119,25 @@ class _Run:
         while self.seen < plan.total_samples:
             index = plan.index_at(self.seen)
             begin = time.perf_counter()
-            step = self.parts.steps.get(index, self.parts.should_stop)
+            step = self.parts.steps.get(index, self.parts.stop.is_set)
             self.timings.compile_s += time.perf_counter() - begin
             if step is None:
                 break
             self.timings.compilations += 1
             self.parts.steps.prepare(index + 1)
-            self._train_bucket(index, step, batches)
-            if self.parts.should_stop():
+            if self._train_bucket(index, step, batches):
                 break
             self.parts.steps.release(index)
         self._finish()
         return self.state
 
-    def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> None:
+    def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> bool:
+        """Returns whether the run was told to stop."""
         bucket = self.parts.plan.buckets[index]
         self.window_start = (time.perf_counter(), self.seen)
-        while self.seen < bucket.last_sample and not self.parts.should_stop():
+        while self.seen < bucket.last_sample:
+            if self.parts.stop.before_step():
+                return True
             begin = time.perf_counter()
             batch, ids = next(batches)
             self.timings.data_wait_s += time.perf_counter() - begin
@@ -133,6 +148,7 @@ class _Run:
                 self._fetch()
             self.timings.train_s += time.perf_counter() - begin
             self._after_step(before, index)
+        return False
 
     def _after_step(self, before: int, index: int) -> None:
         ended = self.seen >= self.parts.plan.total_samples
@@ -141,9 +157,11 @@ class _Run:
             return ended or before // every != self.seen // every
 
         evaluate = due(self.cadence.evaluate_every_samples)
-        minutes = (time.perf_counter() - self.last_checkpoint) / 60
-        save = due(self.cadence.checkpoint.every_samples) or minutes >= self.cadence.checkpoint.every_minutes
-        if not (evaluate or save or due(self.cadence.train.log_every_samples)):
+        save = due(self.cadence.checkpoint.every_samples)
+        if due(self.cadence.train.log_every_samples):
+            minutes = (time.perf_counter() - self.last_checkpoint) / 60
+            save |= hosts.agree(minutes >= self.cadence.checkpoint.every_minutes)
+        elif not (evaluate or save):
             return
         values = self._flush(index)
         if evaluate:
@@ -193,7 +211,7 @@ class _Run:
             return
         self.bad_steps += 1
         self.window = accumulate(self.window, {'skipped': metrics['skipped']})
-        path = self.parts.workdir / 'nonfinite.jsonl'
+        path = self.parts.workdir / hosts.own_name('nonfinite.jsonl')
         with path.open('a', encoding='utf-8') as file:
             file.write(json.dumps({'samples': samples, 'ids': ids}) + '\n')
         logging.warning('The loss up to clip %d is not finite; the update was skipped (%s).', samples, path)
