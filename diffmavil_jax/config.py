@@ -335,11 +335,15 @@ class BatchConfig:
     max_size: int = 1024
     multiple: int = 8
     lr_scaling: str = 'sqrt'  # how the learning rate follows a batch that differs from size
+    # Gradients are added up over so many parts of a batch, for machines that can't hold it. InfoNCE
+    # then contrasts within a part: this saves memory, and gives no negatives.
+    parts: int = 1
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('rule', self.rule, ('fixed', 'visible_tokens', 'macs'))
         yield from _one_of('lr_scaling', self.lr_scaling, ('none', 'sqrt', 'linear'))
         yield from _at_least('multiple', self.multiple, 1)
+        yield from _at_least('parts', self.parts, 1)
         if self.multiple > 0 and (self.size < 1 or self.size % self.multiple):
             yield 'size', self.size, f'a positive multiple of batch.multiple ({self.multiple})'
         yield from _at_least('max_size', self.max_size, self.size)

@@ -27,7 +27,7 @@ from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.finetuning import classification_task, folds
 from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.parallel import hosts
-from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, constrained, make_mesh
 from diffmavil_jax.pretraining import pretraining_task
 from diffmavil_jax.reporting import crossvalidation
 from diffmavil_jax.reporting.common import Facts
@@ -92,7 +92,7 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
     plan = make_plan(config)
     mesh = make_mesh(config.parallel)
     for bucket in plan.buckets:
-        check_batch(bucket.batch_size, mesh)
+        check_batch(bucket.batch_size, config.batch.parts, mesh)
     sources = open_sources(config)  # first: a folder without media leaves no workdir behind
     with _output(workdir) as output:
         task = TASKS[config.objective](config, plan, sources, output)
@@ -145,12 +145,14 @@ def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
             task.optimizer,
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
-            config.finetune.average_decay,
+            parts=config.batch.parts,
+            average_decay=config.finetune.average_decay,
         )
         # Pinned, or XLA may choose another layout for what the next step takes.
         layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
-        return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
+        with constrained(mesh):
+            return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
 
     host, count = hosts.share_of_batch(mesh)
     loader = Loader(
