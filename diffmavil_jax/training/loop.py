@@ -17,16 +17,20 @@ from absl import logging
 from diffmavil_jax.config import CheckpointConfig, TrainConfig
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.training.buckets import CompiledSteps
-from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
 from diffmavil_jax.training.plan import Plan
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
+from diffmavil_jax.training.watchdog import Watchdog
 
 DeviceBatch = Mapping[str, jax.Array]
 
 # Metrics are fetched this many steps late, so that the device never waits for the host.
 _LAG = 2
+
+# Seconds between attempts to save the last state.
+_PAUSES = (1.0, 5.0, 25.0)
 
 # Metrics of the progress line, beside the loss.
 _SHOWN = ('audio', 'video', 'inter', 'intra', 'accuracy')
@@ -113,11 +117,17 @@ class _Run:
         self.bad_steps = 0
         self.last_checkpoint = time.perf_counter()
         self.progress = ProgressPrinter()
+        self.watchdog = Watchdog(cadence.train.stuck_minutes)
 
     def run(self) -> TrainState:
+        with self.watchdog:
+            return self._run()
+
+    def _run(self) -> TrainState:
         plan, batches = self.parts.plan, self.parts.batches(self.seen)
         while self.seen < plan.total_samples:
             index = plan.index_at(self.seen)
+            self.watchdog.pause()
             begin = time.perf_counter()
             step = self.parts.steps.get(index, self.parts.stop.is_set)
             self.timings.compile_s += time.perf_counter() - begin
@@ -138,6 +148,7 @@ class _Run:
         while self.seen < bucket.last_sample:
             if self.parts.stop.before_step():
                 return True
+            self.watchdog.step()
             begin = time.perf_counter()
             batch, ids = next(batches)
             self.timings.data_wait_s += time.perf_counter() - begin
@@ -160,10 +171,12 @@ class _Run:
         save = due(self.cadence.checkpoint.every_samples)
         if due(self.cadence.train.log_every_samples):
             minutes = (time.perf_counter() - self.last_checkpoint) / 60
-            save |= hosts.agree(minutes >= self.cadence.checkpoint.every_minutes)
+            overdue = minutes >= self.cadence.checkpoint.every_minutes
+            save |= hosts.agree(overdue or bool(self.parts.store.failure()))
         elif not (evaluate or save):
             return
         values = self._flush(index)
+        self.watchdog.pause()
         if evaluate:
             begin = time.perf_counter()
             held_out = self.parts.evaluate(self.state.evaluated)
@@ -232,6 +245,14 @@ class _Run:
         if self.pending:
             self.parts.writer.write(self.seen, self._flush(self.parts.plan.index_at(self.seen - 1)))
         self.progress.end()
-        if self.parts.store.latest() != self.seen:
-            self._save({}, block=True)
-        self.parts.store.wait()
+        for pause in (0.0, *_PAUSES):
+            time.sleep(pause)
+            if self.parts.store.latest() != self.seen:
+                self._save({}, block=True)
+            self.parts.store.settle()
+            if not self.parts.store.failure():
+                return
+        raise CheckpointError(
+            f'The state at clip {self.seen:,} could not be saved ({self.parts.store.failure()}). Make room; '
+            f'the same command resumes from clip {self.parts.store.latest() or 0:,}.'
+        )
