@@ -203,7 +203,7 @@ class CheckpointStore:
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Storage may be full, or away for a while; what half of a checkpoint is there takes up more of it."""
+        """Storage may be full, or away for a while; half a checkpoint would take more of it."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -213,9 +213,7 @@ class CheckpointStore:
             logging.warning('A checkpoint could not be written: %s', self._failure)
             if jax.process_index() == 0:
                 for half in self._manager.directory.glob('*.orbax-checkpoint-tmp'):
-                    with contextlib.suppress(
-                        OSError
-                    ):  # a thread may still write to it; the next start cleans up
+                    with contextlib.suppress(OSError):  # one may still be written to
                         half.rmtree()
 
     def _path(self, samples: int) -> Any:  # a pathlib.Path or, for gs:// and the like, its twin

@@ -36,7 +36,6 @@ def make_step(
         parts: that a batch is computed in, one after the other; the gradients are their mean.
         average_decay: of the moving average, in a state that has one.
     """
-
     differentiate = jax.value_and_grad(loss_function, has_aux=True)
 
     def in_parts(params: Any, batch: Batch) -> tuple[tuple[jax.Array, Metrics], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import sys
 import time
 from types import TracebackType
 
@@ -26,7 +25,7 @@ class Watchdog:
         """A step begins."""
         # Arming it starts a thread: not at every one of a thousand steps a second.
         if self._seconds and time.monotonic() - self._armed > min(1.0, self._seconds / 10):
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
             self._armed = time.monotonic()
 
     def pause(self) -> None:
