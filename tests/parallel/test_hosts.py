@@ -19,7 +19,7 @@ from diffmavil_jax.parallel.mesh import batch_sharding, make_mesh
 from diffmavil_jax.pretrained import load_params
 
 ROOT = pathlib.Path(__file__).parents[2]
-SAMPLES = 960
+SAMPLES = 480  # 60 steps
 DEVICES = 4
 TIMEOUT_S = 300
 
@@ -35,7 +35,7 @@ def start(tiny_values):
     """Starts a run of some processes with four devices together; kills what is left of it at the end."""
     values = tiny_values | {
         'masking': {'curriculum': 'none', 'end_ratio': 0.5},
-        'train': {'samples': SAMPLES, 'log_every_samples': 80},
+        'train': {'samples': SAMPLES, 'log_every_samples': 40},
         'optimizer': {'learning_rate': 2e-5, 'warmup_samples': 0},  # see test_mesh
         'checkpoint': {'every_samples': SAMPLES, 'every_minutes': 60.0},
         'evaluation': tiny_values['evaluation'] | {'every_samples': SAMPLES, 'probe_train_clips': 0},
@@ -118,13 +118,13 @@ def test_two_processes_stop_together_when_one_is_told_to(stopped):
     assert ended == [0, 0], said
     assert 'Stopped and saved' in said[0] and 'Stopped' not in said[1]
     seen = [int(path.name) for path in (workdir / 'checkpoints').iterdir() if path.name.isdigit()]
-    assert len(seen) == 1 and 160 <= seen[0] < SAMPLES
+    assert len(seen) == 1 and 80 <= seen[0] < SAMPLES
     assert lines(workdir)[-1]['samples'] == seen[0]
 
 
 def test_two_processes_compute_what_one_does(stopped, alone):
     ours, theirs = ({line['samples']: line for line in lines(path)} for path in (stopped[0], alone))
-    for samples in (80, 160):
+    for samples in (40, 80):
         for name in ('loss', 'inter', 'audio', 'video', 'gradient_norm'):
             assert ours[samples][name] == pytest.approx(theirs[samples][name], rel=1e-5), (samples, name)
 
@@ -134,7 +134,11 @@ def test_one_process_goes_on_where_two_stopped(stopped, alone, start):
     assert code == 0 and 'Resuming at clip' in said[0], said
     (ours, seen), (theirs, _) = load_params(stopped[0]), load_params(alone)
     assert seen == SAMPLES
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+    # Adam moves a parameter by up to 2e-5 a step; where the gradient is rounding, either way.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), ours, theirs)
+    last, expected = (lines(path)[-1] for path in (stopped[0], alone))
+    assert last['samples'] == expected['samples'] == SAMPLES
+    assert last['loss'] == pytest.approx(expected['loss'], rel=1e-3)
 
 
 def test_when_one_is_killed_the_other_ends_with_an_error(start, tmp_path):
