@@ -87,8 +87,12 @@ def _train(config: Config) -> int:
     keep_freed_memory()
     # Not at the top: it loads JAX, which a plan or a wrong config need not wait for.
     from diffmavil_jax import experiment
+    from diffmavil_jax.parallel import hosts
 
     try:
+        hosts.join(config.parallel)
+        if not hosts.is_first():
+            sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
         experiment.run(
             config,
             workdir=_WORKDIR.value or f'runs/{config.name}',
@@ -100,6 +104,7 @@ def _train(config: Config) -> int:
         return _fail(str(error), 2)
     except experiment.RUN_ERRORS as error:
         return _fail(str(error), 1)
+    hosts.leave()
     return 0
 
 

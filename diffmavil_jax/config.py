@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -334,11 +335,15 @@ class BatchConfig:
     max_size: int = 1024
     multiple: int = 8
     lr_scaling: str = 'sqrt'  # how the learning rate follows a batch that differs from size
+    # Gradients are added up over so many parts of a batch, for machines that can't hold it. InfoNCE
+    # then contrasts within a part: this saves memory, and gives no negatives.
+    parts: int = 1
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('rule', self.rule, ('fixed', 'visible_tokens', 'macs'))
         yield from _one_of('lr_scaling', self.lr_scaling, ('none', 'sqrt', 'linear'))
         yield from _at_least('multiple', self.multiple, 1)
+        yield from _at_least('parts', self.parts, 1)
         if self.multiple > 0 and (self.size < 1 or self.size % self.multiple):
             yield 'size', self.size, f'a positive multiple of batch.multiple ({self.multiple})'
         yield from _at_least('max_size', self.max_size, self.size)
@@ -390,11 +395,13 @@ class TrainConfig:
     samples: int = 40_000_000
     log_every_samples: int = 10_000
     max_nonfinite_steps: int = 3  # in a row
+    stuck_minutes: float = 30.0  # that a step may take before the process ends with an error; 0: no limit
 
     def problems(self) -> Iterator[Problem]:
         yield from _at_least('samples', self.samples, 1)
         yield from _at_least('log_every_samples', self.log_every_samples, 1)
         yield from _at_least('max_nonfinite_steps', self.max_nonfinite_steps, 1)
+        yield from _at_least('stuck_minutes', self.stuck_minutes, 0)
         if self.samples >= 2**31:
             yield 'samples', self.samples, 'below 2**31: samples seen are counted in an int32 on the device'
 
@@ -522,12 +529,16 @@ class FinetuneConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """Mesh axes; -1 takes the devices that the others leave."""
+    """Mesh axes; -1 takes the devices that the others leave. And how the hosts find each other."""
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
     compilation_cache: str = '~/.cache/diffmavil_jax'  # empty: none
+    # Without these, a TPU pod, Slurm and MPI are asked. One process alone asks nobody.
+    coordinator: str = ''  # host:port of process 0
+    processes: int = 0
+    process: int = -1
 
     def problems(self) -> Iterator[Problem]:
         sizes = {'data': self.data, 'fsdp': self.fsdp, 'tensor': self.tensor}
@@ -536,6 +547,13 @@ class ParallelConfig:
                 yield field, value, 'a positive number, or -1 for the devices that are left'
         if list(sizes.values()).count(-1) > 1:
             yield 'data', self.data, 'at most one axis of -1 among data, fsdp and tensor'
+        yield from _at_least('processes', self.processes, 0)
+        if self.coordinator and not re.fullmatch(r'.+:\d+', self.coordinator):
+            yield 'coordinator', self.coordinator, 'HOST:PORT of process 0'
+        if self.coordinator and self.processes < 1:
+            yield 'processes', self.processes, 'the number of processes, with parallel.coordinator'
+        if self.coordinator and not 0 <= self.process < self.processes:
+            yield 'process', self.process, f'from 0 to {self.processes - 1}, with parallel.coordinator'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import functools
 import os
 import pathlib
 import signal
+import tempfile
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import logging
+from jax.experimental import multihost_utils
 
 from diffmavil_jax.config import Config
 from diffmavil_jax.config_tree import ConfigError
@@ -24,7 +26,8 @@ from diffmavil_jax.data.pipeline import Loader
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.finetuning import classification_task, folds
 from diffmavil_jax.objectives.pretraining import TokenCounts
-from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from diffmavil_jax.parallel import hosts
+from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, constrained, make_mesh
 from diffmavil_jax.pretraining import pretraining_task
 from diffmavil_jax.reporting import crossvalidation
 from diffmavil_jax.reporting.common import Facts
@@ -37,7 +40,7 @@ from diffmavil_jax.training.optimizer import learning_rate
 from diffmavil_jax.training.plan import Bucket, Plan, learning_rate_scale, make_plan
 from diffmavil_jax.training.state import TrainState, abstract_and_init
 from diffmavil_jax.training.step import make_step
-from diffmavil_jax.workdir import Workdir, open_workdir, write_environment
+from diffmavil_jax.workdir import Workdir, join_workdir, open_workdir, write_environment
 
 USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
 RUN_ERRORS = (loop.TrainingError, CheckpointError)
@@ -89,39 +92,39 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
     plan = make_plan(config)
     mesh = make_mesh(config.parallel)
     for bucket in plan.buckets:
-        check_batch(bucket.batch_size, mesh)
+        check_batch(bucket.batch_size, config.batch.parts, mesh)
     sources = open_sources(config)  # first: a folder without media leaves no workdir behind
-    make_task = TASKS[config.objective]
-    task = make_task(config, plan, sources, pathlib.Path(workdir).expanduser().absolute())
-    directory = open_workdir(workdir, config, overwrite=overwrite)
-    environment = write_environment(directory.path, _device(mesh))
-    _use_compilation_cache(config.parallel.compilation_cache)
-    buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
-    _say(f'{config.name}: {plan.total_samples:,} clips in {buckets}, in {directory.path}')
-    for note in task.notes:
-        _say(note)
+    with _output(workdir) as output:
+        task = TASKS[config.objective](config, plan, sources, output)
+        directory = _open_shared(workdir, config, overwrite=overwrite)
+        environment = write_environment(output, _device(mesh))
+        _use_compilation_cache(config.parallel.compilation_cache)
+        buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
+        _say(f'{config.name}: {plan.total_samples:,} clips in {buckets}, in {directory.path}')
+        for note in task.notes:
+            _say(note)
 
-    trainer = make_trainer(config, task, plan, mesh)
-    with StopSignal() as stop, _stores(config, task, directory) as (store, writer):
-        state, timings = _restore_or_init(trainer, plan, task, store, directory)
-        report = directory.path / 'report' / 'index.html'
-        if int(state.samples_seen) >= plan.total_samples and report.exists():
-            _say(f'The run is complete; its report is {report}')
-            return True
-        parts = loop.Parts(
-            plan, trainer.steps, trainer.batches, task.evaluate, store, writer, directory.path, stop.is_set
-        )
-        cadence = loop.Cadence(config.train, config.checkpoint, config.evaluation.every_samples)
-        state = loop.run(state, parts, cadence, timings)
-        if int(state.samples_seen) < plan.total_samples:
-            _say(f'Stopped and saved at clip {int(state.samples_seen):,}; the same command resumes.')
-            return False
-        if task.select_best:
-            state = store.restore_best(trainer.abstract) or state
-    facts = Facts(command, environment, timings, started, notes=sources.notes)
-    path = task.finish(state, trainer.init, facts)
-    _say(f'Report: {path}')
-    return True
+        trainer = make_trainer(config, task, plan, mesh)
+        with StopSignal() as stop, _stores(config, task, directory, output) as (store, writer):
+            state, timings = _restore_or_init(trainer, plan, task, store, directory)
+            report = directory.path / 'report' / 'index.html'
+            if int(state.samples_seen) >= plan.total_samples and report.exists():
+                _say(f'The run is complete; its report is {report}')
+                return True
+            parts = loop.Parts(
+                plan, trainer.steps, trainer.batches, task.evaluate, store, writer, directory.path, stop
+            )
+            cadence = loop.Cadence(config.train, config.checkpoint, config.evaluation.every_samples)
+            state = loop.run(state, parts, cadence, timings)
+            if int(state.samples_seen) < plan.total_samples:
+                _say(f'Stopped and saved at clip {int(state.samples_seen):,}; the same command resumes.')
+                return False
+            if task.select_best:
+                state = store.restore_best(trainer.abstract) or state
+        facts = Facts(command, environment, timings, started, notes=sources.notes)
+        path = task.finish(state, trainer.init, facts)
+        _say(f'Report: {path}')
+        return True
 
 
 def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Trainer:
@@ -142,13 +145,16 @@ def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
             task.optimizer,
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
-            config.finetune.average_decay,
+            parts=config.batch.parts,
+            average_decay=config.finetune.average_decay,
         )
         # Pinned, or XLA may choose another layout for what the next step takes.
         layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
-        return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
+        with constrained(mesh):
+            return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
 
+    host, count = hosts.share_of_batch(mesh)
     loader = Loader(
         task.source,
         seed=config.seed,
@@ -156,11 +162,13 @@ def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         workers=config.data.workers,
         prefetch_batches=config.data.prefetch_batches,
         largest_batch=max(bucket.batch_size for bucket in plan.buckets),
+        host=host,
+        hosts=count,
     )
 
     def batches(first_sample: int) -> Iterator[tuple[dict[str, jax.Array], list[str]]]:
         host_batches = loader.batches(first_sample, plan.batch_sizes_from(first_sample))
-        return ((jax.device_put(batch, batch_sharding(mesh)), ids) for batch, ids in host_batches)
+        return ((hosts.put_batch(batch, mesh), ids) for batch, ids in host_batches)
 
     return Trainer(
         abstract=abstract,
@@ -188,19 +196,32 @@ def token_counts(bucket: Bucket) -> dict[str, TokenCounts]:
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C set it; a second Ctrl-C interrupts at once."""
+    """SIGTERM and Ctrl-C set it; a second Ctrl-C interrupts at once.
+
+    With several processes, SIGTERM to any of them (a pod's notice that it is preempted) is left
+    to JAX, which makes them all stop before the same step.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._previous: dict[int, Any] = {}
+        self._together = jax.process_count() > 1
+        self._steps = 0
 
     def is_set(self) -> bool:
-        """Whether the run was told to stop."""
-        return self._event.is_set()
+        """Whether this process, which is alone, was told to stop."""
+        return self._event.is_set() and not self._together
+
+    def before_step(self) -> bool:
+        """Whether to stop before the next step; asked once a step, by every process."""
+        self._steps += 1
+        if self._together:
+            return multihost_utils.reached_preemption_sync_point(self._steps)
+        return self.is_set()
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -212,13 +233,38 @@ class StopSignal:
         if self._event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._event.set()
+        if self._together:
+            os.kill(os.getpid(), signal.SIGTERM)
         # print is not safe inside a signal handler: the main thread may be inside one.
         os.write(2, b'\nstopping: saving a checkpoint ...\n')
 
 
+def _output(workdir: str) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """Where this process writes reports and metrics: into the run, or, if another does, aside."""
+    if hosts.is_first():
+        return contextlib.nullcontext(pathlib.Path(workdir).expanduser().absolute())
+    return _scratch()
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[pathlib.Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder)
+
+
+def _open_shared(workdir: str, config: Config, *, overwrite: bool) -> Workdir:
+    """The run's directory, made by one process."""
+    if hosts.is_first():
+        directory = open_workdir(workdir, config, overwrite=overwrite)
+        hosts.wait_for_all('workdir')
+        return directory
+    hosts.wait_for_all('workdir')
+    return join_workdir(workdir)
+
+
 @contextlib.contextmanager
 def _stores(
-    config: Config, task: Task, directory: Workdir
+    config: Config, task: Task, directory: Workdir, output: pathlib.Path
 ) -> Iterator[tuple[CheckpointStore, MetricsWriter]]:
     store = CheckpointStore(
         directory.path / 'checkpoints',
@@ -226,7 +272,7 @@ def _stores(
         keep_best=config.checkpoint.keep_best,
         best_metric=task.best_metric,
     )
-    writer = MetricsWriter(directory.path)
+    writer = MetricsWriter(output)
     try:
         yield store, writer
     finally:

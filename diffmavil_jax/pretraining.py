@@ -55,7 +55,17 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         best_metric='eval/retrieval/a2v/r10',
         start=start,
         finish=finish,
-        notes=tuple(filter(None, (sources.coverage, *sources.notes))),
+        notes=tuple(filter(None, (sources.coverage, *sources.notes, _negatives(config)))),
+    )
+
+
+def _negatives(config: Config) -> str:
+    batch = config.batch
+    if batch.parts == 1:
+        return ''
+    return (
+        f'The gradient of a batch is computed in {batch.parts} parts: InfoNCE contrasts each clip with those '
+        f'of its part, {batch.size // batch.parts} at the last mask ratio, not with {batch.size}.'
     )
 
 

@@ -66,6 +66,21 @@ def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: boo
     return Workdir(root, resumed)
 
 
+def join_workdir(path: str | os.PathLike[str]) -> Workdir:
+    """The directory of a run that another process has opened.
+
+    Raises:
+        ConfigError: it can't be seen from here.
+    """
+    root = pathlib.Path(path).expanduser().absolute()
+    if not (root / 'config.json').exists():
+        raise ConfigError(
+            f'--workdir={path}: must be on storage that all hosts share; {platform.node()} does not see what '
+            f'process 0 wrote there.'
+        )
+    return Workdir(root, resumed=True)
+
+
 def write_environment(root: pathlib.Path, device: Mapping[str, Any]) -> dict[str, Any]:
     """Writes the versions, the platform and the device beside the run; one line for each start."""
     versions = {name: _version(name) for name in _PACKAGES}

@@ -20,6 +20,7 @@ from diffmavil_jax.models.pretraining import MODALITIES
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.objectives.reconstruction import denormalize_patches
+from diffmavil_jax.parallel import hosts
 
 Batch = dict[str, np.ndarray]
 FEATURES = ('audio', 'video', 'fused')
@@ -111,7 +112,7 @@ def extract(
     rows: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in functions}
     for batch, clips in batches(source, indices, batch_size, threads):
         for name, function in functions.items():
-            for key, array in jax.device_get(function(batch)).items():
+            for key, array in hosts.fetch(function(batch)).items():
                 rows[name].setdefault(key, []).append(array[: len(clips)])
     return {
         name: {key: np.concatenate(parts) for key, parts in kinds.items()} for name, kinds in rows.items()
@@ -131,7 +132,7 @@ def band_energies(
     config = network.config
     total: dict[str, BandEnergies] = {}
     for batch, clips in batches(source, indices, batch_size, threads):
-        result = jax.device_get(network.reconstruct(params, batch))
+        result = hosts.fetch(network.reconstruct(params, batch))
         target = {m: x[: len(clips)] for m, x in result['target'].items()}
         prediction = {m: x[: len(clips)] for m, x in result['prediction'].items()}
         energies = {

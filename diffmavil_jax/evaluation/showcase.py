@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from diffmavil_jax.evaluation.held_out import Network, batches
 from diffmavil_jax.evaluation.retrieval import cosine, nearest, ranks
 from diffmavil_jax.models.patches import unpatchify_audio, unpatchify_video
 from diffmavil_jax.models.pretraining import MODALITIES, View
+from diffmavil_jax.parallel import hosts
 
 Pictures = dict[str, Float[np.ndarray, '...']]
 
@@ -52,7 +52,7 @@ def reconstructions(
     examples = []
     size = network.config.evaluation.batch_size
     for batch, clips in batches(source, indices, size, network.config.data.threads):
-        result = jax.device_get(network.reconstruct(params, batch))
+        result = hosts.fetch(network.reconstruct(params, batch))
         for row, clip in enumerate(clips):
             shown = {m: _show(network.config, m, result, row) for m in MODALITIES}
             examples.append((clip['id'], shown))

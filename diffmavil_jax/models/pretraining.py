@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from diffmavil_jax.config import Config
 from diffmavil_jax.models.decoders import Decoder
 from diffmavil_jax.models.encoders import Encoder, FusionEncoder
-from diffmavil_jax.models.transformer import layer_norm
+from diffmavil_jax.models.transformer import layer_norm, over_clips
 
 MODALITIES = ('audio', 'video')
 
@@ -110,4 +110,4 @@ class PretrainingModel(nn.Module):
 
     def _pool(self, tokens: jax.Array, modality: str) -> jax.Array:
         """Mean over the patch tokens, without the class token, in float32."""
-        return self.pool_norm[modality](tokens[:, 1:]).astype(jnp.float32).mean(axis=1)
+        return over_clips(self.pool_norm[modality](tokens[:, 1:]).astype(jnp.float32).mean(axis=1))

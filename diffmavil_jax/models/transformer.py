@@ -71,6 +71,11 @@ def flat(x: Float[Array, 'b n d']) -> Float[Array, 'bn d']:
     return x.reshape(-1, x.shape[-1])
 
 
+def over_clips(x: Float[Array, 'b ...']) -> Float[Array, 'b ...']:
+    """Says that the devices split an activation by clips alone: parameters come to it, not it to them."""
+    return nn.with_logical_constraint(x, ('clips', *[None] * (x.ndim - 1)))
+
+
 class Attention(nn.Module):
     """Multi-head attention of queries to a memory (themselves, for self-attention)."""
 
@@ -125,6 +130,7 @@ class Block(nn.Module):
         condition: Float[Array, 'b d'] | None,
         keep: Float[Array, 'b 2'] | None,
     ) -> Float[Array, 'b q d']:
+        x = over_clips(x)
         keep_attention, keep_mlp = (1.0, 1.0) if keep is None else jnp.split(keep[:, None], 2, axis=-1)
         if self.kind in ('self', 'cross_self'):
             normed, gate = self._norm(x, condition, 'self')

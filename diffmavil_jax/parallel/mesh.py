@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,8 +16,9 @@ from diffmavil_jax.config_tree import ConfigError
 
 AXES = ('data', 'fsdp', 'tensor')
 
-# Logical name of a parameter's axis -> mesh axis.
-RULES: tuple[tuple[str, str | None], ...] = (
+# Logical name of an axis, of a parameter or (`clips`) of an activation -> mesh axes.
+RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    ('clips', ('data', 'fsdp')),
     ('layers', None),
     ('patch', None),
     ('decoder', None),
@@ -51,14 +53,23 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raises ConfigError where a batch does not divide over the mesh."""
+def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
+    """Raises ConfigError where a batch, or the parts it is computed in, do not divide over the mesh."""
     shards = mesh.shape['data'] * mesh.shape['fsdp']
-    if batch_size % shards:
+    if batch_size % (shards * parts):
+        in_parts = f' in {parts} parts (config.batch.parts)' if parts > 1 else ''
         raise ConfigError(
             f'config.batch: a bucket has {batch_size} clips, which the {shards} devices of the data and fsdp '
-            f'axes do not divide; make config.batch.size and config.batch.multiple multiples of {shards}.'
+            f'axes do not divide{in_parts}; make config.batch.size and config.batch.multiple multiples of '
+            f'{shards * parts}.'
         )
+
+
+@contextlib.contextmanager
+def constrained(mesh: Mesh) -> Iterator[None]:
+    """Where a function is traced so that the activations it names lie on the mesh as the rules say."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+        yield
 
 
 def shardings(abstract: Any, mesh: Mesh) -> Any:

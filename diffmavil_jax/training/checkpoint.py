@@ -7,11 +7,13 @@ and said, and one that belongs to another model is never taken for an unreadable
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,9 +23,14 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 PyTree = Any
 
+# How TensorStore says that storage refused something.
+_STORAGE_ERROR = re.compile(
+    r'os_error_code|^(RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL|PERMISSION_DENIED)'
+)
+
 
 class CheckpointError(RuntimeError):
-    """No checkpoint can be read: names each with its reason."""
+    """No checkpoint can be read, or the last one not be written: says which and why."""
 
 
 class CheckpointMismatchError(ValueError):
@@ -56,6 +63,7 @@ class CheckpointStore:
         self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
         self._unreadable: set[int] = set()
+        self._failure = ''
         best = _BestN(keep_best if best_metric is not None else 0, self._scores)
         self._manager = ocp.CheckpointManager(
             _absolute(directory),
@@ -106,6 +114,8 @@ class CheckpointStore:
             metrics: what `best_metric` is looked up in; without it, the checkpoint ranks as none.
             block: return only when the checkpoint is on disk.
 
+        What storage refuses is logged and noted in `failure`, and is no error: a run can go on.
+
         Returns:
             False if there is already a checkpoint at this sample count; nothing is written then.
 
@@ -113,6 +123,7 @@ class CheckpointStore:
             ValueError: for a sample count before the newest checkpoint's.
         """
         self._set_unreadable_aside()
+        self.settle()
         latest = self.latest()
         if latest is not None and samples < latest:
             raise ValueError(f'Checkpoint at {samples} samples: there is a later one, at {latest}.')
@@ -124,10 +135,23 @@ class CheckpointStore:
                 state=ocp.args.StandardSave(state),
                 metadata=ocp.args.JsonSave({'metadata': dict(metadata), 'metrics': metrics}),
             )
-            self._manager.save(samples, args=items, force=True)
-        if block:
-            self.wait()
+            self._failure = ''
+            with self._noting_failure():
+                self._manager.save(samples, args=items, force=True)
+                if block:
+                    self.wait()
         return is_new
+
+    def settle(self) -> None:
+        """Returns when no checkpoint is being written, as `wait`, but only notes what went wrong."""
+        with self._noting_failure():
+            self.wait()
+
+    def failure(self) -> str:
+        """Why the newest checkpoint was not written, as far as is known yet; empty if nothing is wrong."""
+        with self._noting_failure():
+            self._manager.check_for_errors()
+        return self._failure
 
     def restore(self, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """Reads the newest checkpoint that can be read.
@@ -176,6 +200,21 @@ class CheckpointStore:
     def close(self) -> None:
         """Waits, then releases threads."""
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        """Storage may be full, or away for a while; half a checkpoint would take more of it."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and not _STORAGE_ERROR.search(str(error)):
+                raise
+            self._failure = _first_line(error)
+            logging.warning('A checkpoint could not be written: %s', self._failure)
+            if jax.process_index() == 0:
+                for half in self._manager.directory.glob('*.orbax-checkpoint-tmp'):
+                    with contextlib.suppress(OSError):  # one may still be written to
+                        half.rmtree()
 
     def _path(self, samples: int) -> Any:  # a pathlib.Path or, for gs:// and the like, its twin
         return self._manager.directory / str(samples)

@@ -15,17 +15,22 @@ import jax
 from absl import logging
 
 from diffmavil_jax.config import CheckpointConfig, TrainConfig
+from diffmavil_jax.parallel import hosts
 from diffmavil_jax.training.buckets import CompiledSteps
-from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
 from diffmavil_jax.training.plan import Plan
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
+from diffmavil_jax.training.watchdog import Watchdog
 
 DeviceBatch = Mapping[str, jax.Array]
 
 # Metrics are fetched this many steps late, so that the device never waits for the host.
 _LAG = 2
+
+# Seconds between attempts to save the last state.
+_PAUSES = (1.0, 5.0, 25.0)
 
 # Metrics of the progress line, beside the loss.
 _SHOWN = ('audio', 'video', 'inter', 'intra', 'accuracy')
@@ -39,6 +44,18 @@ class Evaluator(Protocol):
     """Measures parameters on held-out clips."""
 
     def __call__(self, params: Any) -> Mapping[str, float]: ...
+
+
+class Stop(Protocol):
+    """Whether the run was told to stop."""
+
+    def is_set(self) -> bool:
+        """Asked at any time; only ever true of a process that is alone."""
+        ...
+
+    def before_step(self) -> bool:
+        """Asked once before each step; the answer is the same on all hosts."""
+        ...
 
 
 @dataclasses.dataclass
@@ -66,7 +83,7 @@ class Parts:
     store: CheckpointStore
     writer: MetricsWriter
     workdir: pathlib.Path
-    should_stop: Callable[[], bool]
+    stop: Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,29 +117,38 @@ class _Run:
         self.bad_steps = 0
         self.last_checkpoint = time.perf_counter()
         self.progress = ProgressPrinter()
+        self.watchdog = Watchdog(cadence.train.stuck_minutes)
 
     def run(self) -> TrainState:
+        with self.watchdog:
+            return self._run()
+
+    def _run(self) -> TrainState:
         plan, batches = self.parts.plan, self.parts.batches(self.seen)
         while self.seen < plan.total_samples:
             index = plan.index_at(self.seen)
+            self.watchdog.pause()
             begin = time.perf_counter()
-            step = self.parts.steps.get(index, self.parts.should_stop)
+            step = self.parts.steps.get(index, self.parts.stop.is_set)
             self.timings.compile_s += time.perf_counter() - begin
             if step is None:
                 break
             self.timings.compilations += 1
             self.parts.steps.prepare(index + 1)
-            self._train_bucket(index, step, batches)
-            if self.parts.should_stop():
+            if self._train_bucket(index, step, batches):
                 break
             self.parts.steps.release(index)
         self._finish()
         return self.state
 
-    def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> None:
+    def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> bool:
+        """Returns whether the run was told to stop."""
         bucket = self.parts.plan.buckets[index]
         self.window_start = (time.perf_counter(), self.seen)
-        while self.seen < bucket.last_sample and not self.parts.should_stop():
+        while self.seen < bucket.last_sample:
+            if self.parts.stop.before_step():
+                return True
+            self.watchdog.step()
             begin = time.perf_counter()
             batch, ids = next(batches)
             self.timings.data_wait_s += time.perf_counter() - begin
@@ -133,6 +159,7 @@ class _Run:
                 self._fetch()
             self.timings.train_s += time.perf_counter() - begin
             self._after_step(before, index)
+        return False
 
     def _after_step(self, before: int, index: int) -> None:
         ended = self.seen >= self.parts.plan.total_samples
@@ -141,11 +168,15 @@ class _Run:
             return ended or before // every != self.seen // every
 
         evaluate = due(self.cadence.evaluate_every_samples)
-        minutes = (time.perf_counter() - self.last_checkpoint) / 60
-        save = due(self.cadence.checkpoint.every_samples) or minutes >= self.cadence.checkpoint.every_minutes
-        if not (evaluate or save or due(self.cadence.train.log_every_samples)):
+        save = due(self.cadence.checkpoint.every_samples)
+        if due(self.cadence.train.log_every_samples):
+            minutes = (time.perf_counter() - self.last_checkpoint) / 60
+            overdue = minutes >= self.cadence.checkpoint.every_minutes
+            save |= hosts.agree(overdue or bool(self.parts.store.failure()))
+        elif not (evaluate or save):
             return
         values = self._flush(index)
+        self.watchdog.pause()
         if evaluate:
             begin = time.perf_counter()
             held_out = self.parts.evaluate(self.state.evaluated)
@@ -193,7 +224,7 @@ class _Run:
             return
         self.bad_steps += 1
         self.window = accumulate(self.window, {'skipped': metrics['skipped']})
-        path = self.parts.workdir / 'nonfinite.jsonl'
+        path = self.parts.workdir / hosts.own_name('nonfinite.jsonl')
         with path.open('a', encoding='utf-8') as file:
             file.write(json.dumps({'samples': samples, 'ids': ids}) + '\n')
         logging.warning('The loss up to clip %d is not finite; the update was skipped (%s).', samples, path)
@@ -214,6 +245,14 @@ class _Run:
         if self.pending:
             self.parts.writer.write(self.seen, self._flush(self.parts.plan.index_at(self.seen - 1)))
         self.progress.end()
-        if self.parts.store.latest() != self.seen:
-            self._save({}, block=True)
-        self.parts.store.wait()
+        for pause in (0.0, *_PAUSES):
+            time.sleep(pause)
+            if self.parts.store.latest() != self.seen:
+                self._save({}, block=True)
+            self.parts.store.settle()
+            if not self.parts.store.failure():
+                return
+        raise CheckpointError(
+            f'The state at clip {self.seen:,} could not be saved ({self.parts.store.failure()}). Make room; '
+            f'the same command resumes from clip {self.parts.store.latest() or 0:,}.'
+        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from io import FileIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +66,7 @@ class MetricsWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._last = _repair(path)
         self._resumed_at = self._last
-        self._file: BinaryIO = path.open('ab')
+        self._file: FileIO = path.open('ab', buffering=0)
         self._synced = time.monotonic()
         events = path.parent / 'tensorboard'
         events.mkdir(exist_ok=True)
@@ -84,6 +86,8 @@ class MetricsWriter:
             samples: samples seen.
             values: name -> number, without `samples` and `nonfinite`.
 
+        A line that storage refuses is lost, which is logged and no error.
+
         Returns:
             False if a line at or after `samples` is already there; nothing is written then.
         """
@@ -93,11 +97,14 @@ class MetricsWriter:
         if samples <= self._last:
             return False
         numbers = {name: float(value) for name, value in values.items()}
-        for name, number in numbers.items():
-            self._add_event(samples, summary.scalar(name, number))
-        # Events first: a kill in between leaves one twice, the other way round it would be lost.
-        self._events.flush()
-        self._append(_line(samples, numbers))
+        try:
+            for name, number in numbers.items():
+                self._add_event(samples, summary.scalar(name, number))
+            # Events first: a kill in between leaves one twice, the other way round it would be lost.
+            self._events.flush()
+            self._append(_line(samples, numbers))
+        except OSError as error:
+            logging.warning('The metrics at clip %d could not be written: %s', samples, error)
         self._last = samples
         return True
 
@@ -110,17 +117,23 @@ class MetricsWriter:
         return True
 
     def close(self) -> None:
-        """Puts everything on disk."""
+        """Puts everything on disk, as far as storage takes it."""
         os.fsync(self._file.fileno())
         self._file.close()
-        self._events.close()
+        try:
+            self._events.close()
+        except OSError as error:
+            logging.warning('The last TensorBoard events could not be written: %s', error)
 
     def _add_event(self, samples: int, content: Any) -> None:
         self._events.write_event(Event(wall_time=time.time(), step=samples, summary=content))
 
     def _append(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()  # enough for a killed process; only a killed machine needs the fsync
+        begin = self._file.seek(0, os.SEEK_END)
+        # Unbuffered: enough for a killed process; only a killed machine needs the fsync.
+        if self._file.write(line) != len(line):
+            self._file.truncate(begin)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if time.monotonic() - self._synced > FSYNC_SECONDS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()

@@ -22,6 +22,8 @@ def make_step(
     optimizer: optax.GradientTransformation,
     learning_rate: Callable[[jax.Array], jax.Array],
     batch_size: int,
+    *,
+    parts: int = 1,
     average_decay: float = 0.0,
 ) -> StepFunction:
     """One update. A loss or gradient that is not finite leaves parameters and optimizer as they were.
@@ -31,11 +33,27 @@ def make_step(
         optimizer: gives the update before the learning rate.
         learning_rate: of samples seen; taken amid the batch.
         batch_size: clips in the (global) batch.
+        parts: that a batch is computed in, one after the other; the gradients are their mean.
         average_decay: of the moving average, in a state that has one.
     """
+    differentiate = jax.value_and_grad(loss_function, has_aux=True)
+
+    def in_parts(params: Any, batch: Batch) -> tuple[tuple[jax.Array, Metrics], Any]:
+        # Every parts-th clip, so that those of a device stay on it.
+        split = {name: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(differentiate, params, {name: x[0] for name, x in split.items()}),
+        )
+        total, _ = jax.lax.scan(
+            lambda sum_, part: (jax.tree.map(jnp.add, sum_, differentiate(params, part)), None), zeros, split
+        )
+        (loss, metrics), gradients = total
+        return (loss / parts, metrics), jax.tree.map(lambda x: x / parts, gradients)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        (loss, metrics), gradients = jax.value_and_grad(loss_function, has_aux=True)(state.params, batch)
+        compute = differentiate if parts == 1 else in_parts
+        (loss, metrics), gradients = compute(state.params, batch)
         gradient_norm = optax.tree.norm(gradients)
         rate = learning_rate(state.samples_seen + batch_size // 2)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

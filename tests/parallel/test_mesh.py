@@ -44,11 +44,12 @@ def test_axes_that_do_not_make_the_devices_are_refused_with_the_numbers(axes, wo
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
     mesh = make_mesh(ParallelConfig(fsdp=2, tensor=2))
-    check_batch(12, mesh)
-    with pytest.raises(ConfigError) as caught:
-        check_batch(10, mesh)
-    assert '10 clips' in str(caught.value)
-    assert 'multiples of 4' in str(caught.value)
+    check_batch(12, 1, mesh)
+    check_batch(12, 3, mesh)
+    with pytest.raises(ConfigError, match=r'10 clips.*multiples of 4'):
+        check_batch(10, 1, mesh)
+    with pytest.raises(ConfigError, match=r'12 clips.*in 2 parts.*multiples of 8'):
+        check_batch(12, 2, mesh)
 
 
 def test_clips_lie_over_data_and_fsdp():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -104,12 +105,11 @@ class Toy:
             timings = loop.Timings(**metadata['timings'])
             first = len(self.served)
 
-            def should_stop() -> bool:
+            def told() -> bool:
                 return stop_after is not None and len(self.served) - first >= stop_after
 
-            parts = loop.Parts(
-                self.plan, self.steps(), self.batches, evaluate, store, writer, workdir, should_stop
-            )
+            stop = types.SimpleNamespace(is_set=told, before_step=told)
+            parts = loop.Parts(self.plan, self.steps(), self.batches, evaluate, store, writer, workdir, stop)
             cadence = loop.Cadence(
                 TrainConfig(samples=72, log_every_samples=log_every, max_nonfinite_steps=max_nonfinite),
                 CheckpointConfig(every_samples=save_every, every_minutes=60.0),

@@ -1,6 +1,8 @@
 """Checkpoints: bit-equal round trips, what is kept, and what happens to broken ones."""
 
+import contextlib
 import pathlib
+import resource
 from typing import Any
 
 import chex
@@ -244,3 +246,31 @@ def test_what_a_killed_save_leaves_is_ignored(tmp_path):
 def test_at_least_one_checkpoint_is_kept(tmp_path):
     with pytest.raises(ValueError, match='keep_latest = 0'):
         open_store(tmp_path, keep_latest=0)
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int):
+    """Storage that refuses more: Python ignores the signal, and a write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize('block', [False, True])
+def test_what_storage_refuses_is_noted_and_the_next_checkpoint_is_written(tmp_path, block):
+    store = open_store(tmp_path)
+    store.save(1, make_state(1), {}, block=True)
+    assert store.failure() == ''
+    with files_of_at_most(100):
+        store.save(2, make_state(2), {}, block=block)
+        store.settle()
+    assert store.failure()
+    assert store.steps() == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ['1']  # a half would take what room is left
+    store.save(3, make_state(3), {}, block=True)
+    assert store.failure() == ''
+    restored, _ = store.restore(abstract(make_state()))
+    chex.assert_trees_all_equal(restored, make_state(3))

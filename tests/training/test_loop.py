@@ -1,6 +1,7 @@
 """The loop's policy: resume, lines, checkpoints, evaluations, steps that are not finite."""
 
 import json
+import resource
 import shutil
 
 import chex
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from diffmavil_jax.training import loop
+from diffmavil_jax.training.checkpoint import CheckpointError
 from diffmavil_jax.training.loop import TrainingError
 from diffmavil_jax.training.metrics import read_metrics
 
@@ -163,3 +166,46 @@ def test_a_lower_limit_stops_sooner(make_toy, tmp_path):
     toy = make_toy(nonfinite=frozenset({20}))
     with pytest.raises(TrainingError, match='1 steps '):
         toy.run(tmp_path, max_nonfinite=1)
+
+
+def test_a_full_disk_ends_no_run_and_what_it_refused_is_saved_later(
+    make_toy,
+    tmp_path,
+    uninterrupted,
+    capsys,  # in memory, not in a file
+):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    seen = []
+
+    def evaluate(params):
+        """The disk is full from the first evaluation to the third."""
+        seen.append(params)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100 if len(seen) < 3 else soft, hard))
+        return {}
+
+    try:
+        state, _ = make_toy().run(tmp_path, save_every=16, evaluate_every=16, evaluate=evaluate)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    chex.assert_trees_all_equal(host(state), uninterrupted[0])
+    assert len(seen) >= 3
+    assert {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()} == {48, 64, 72}
+    lines = [line['samples'] for line in read_metrics(tmp_path)]
+    assert lines == sorted(set(lines)) and lines[-1] == 72 and 16 not in lines
+
+
+def test_a_last_state_that_can_not_be_saved_is_an_error(make_toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, '_PAUSES', (0.0,))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def evaluate(params):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        return {}
+
+    try:
+        with pytest.raises(
+            CheckpointError, match=r'at clip 72 could not be saved .* resumes from clip (16|32)'
+        ):
+            make_toy().run(tmp_path, save_every=16, evaluate_every=48, evaluate=evaluate)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -37,7 +37,19 @@ def test_an_update_is_that_of_optax(make_toy):
 
 def toy_loss(params, batch):
     error = (batch['x'] @ params['kernel'] + params['bias'] - batch['y']) ** 2
-    return error.mean(), {'loss': (error.sum(), jnp.float32(8))}
+    return error.mean(), {'loss': (error.sum(), jnp.float32(error.shape[0]))}
+
+
+@pytest.mark.parametrize('parts', [2, 8])
+def test_a_batch_in_parts_gives_the_update_of_the_whole(make_toy, parts):
+    toy = make_toy()
+    whole, expected = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.25, 8))(
+        toy.init(), toy.batch(0, 8)
+    )
+    step = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.25, 8, parts=parts))
+    state, metrics = step(toy.init(), toy.batch(0, 8))
+    chex.assert_trees_all_close(state, whole, rtol=1e-5)
+    chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('poison', ['nan', 'inf'])

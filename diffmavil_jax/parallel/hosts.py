@@ -1,0 +1,103 @@
+"""Several hosts: how they find each other, what each reads, and what they agree on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from diffmavil_jax.config import ParallelConfig
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.parallel.mesh import batch_sharding
+
+
+def join(config: ParallelConfig) -> None:
+    """Connects this process with the others; before anything else asks JAX for its devices.
+
+    JAX knows how to ask a Cloud TPU pod, Slurm and Open MPI. Where none of them is there,
+    and the config names no coordinator, the process is alone.
+
+    Raises:
+        ConfigError: the others can't be reached.
+    """
+    if config.processes == 1:
+        return
+    named = (config.coordinator, config.processes, config.process) if config.coordinator else ()
+    try:
+        jax.distributed.initialize(*named)
+    except ValueError as error:
+        if named or 'coordinator_address' not in str(error):
+            raise
+    except RuntimeError as error:
+        where = config.coordinator or 'the coordinator that was found'
+        raise ConfigError(
+            f'config.parallel.coordinator: {where} was not reached by all processes ({error}). '
+            f'config.parallel.processes=1 runs on this host alone.'
+        ) from error
+
+
+def leave() -> None:
+    """Waits for the others at the end of a run, so that none takes the first to end for a failure."""
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+def is_first() -> bool:
+    """Whether this is the one process that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def own_name(name: str) -> str:
+    """A file name for what each process writes of its own: with its number, where there are several."""
+    if jax.process_count() == 1:
+        return name
+    stem, dot, suffix = name.partition('.')
+    return f'{stem}-{jax.process_index()}{dot}{suffix}'
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(value: bool) -> bool:
+    """What the first process says."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def share_of_batch(mesh: Mesh) -> tuple[int, int]:
+    """(which, of how many): the part of every batch that this process's devices hold.
+
+    Processes whose devices hold the same clips (where the tensor axis spans hosts) have the same part.
+    """
+    shards = mesh.shape['data'] * mesh.shape['fsdp']
+    here = batch_sharding(mesh).addressable_devices_indices_map((shards,))
+    starts = sorted({index[0].start or 0 for index in here.values() if index is not None})
+    assert starts == list(range(starts[0], starts[0] + len(starts))) and not starts[0] % len(starts)
+    return starts[0] // len(starts), shards // len(starts)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays of each process's part of a batch."""
+    sharding, (_, parts) = batch_sharding(mesh), share_of_batch(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, x, (len(x) * parts, *x.shape[1:]))
+        for name, x in batch.items()
+    }
+
+
+def fetch(tree: Any) -> Any:
+    """The whole of each array in NumPy, on every process, wherever its parts lie."""
+    return jax.tree.map(_fetch, jax.device_get(tree) if jax.process_count() == 1 else tree)
+
+
+def _fetch(x: Any) -> np.ndarray:
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
