@@ -1,9 +1,10 @@
-"""How fast data is decoded and read: python -m experiments.throughput TABLE [--help].
+"""How fast data is decoded and read, and steps are made: python -m experiments.throughput TABLE [--help].
 
 Each table is a program of its own, because they need different packages:
     decode     clips from video files, against torchcodec, decord and opencv, where installed
     memory     of the process and its decoding workers over many clips
     prepare    `diffmavil prepare` against decoding alone
+    step       the train step of each bucket, of MAViL and of DiffMAViL, on any device
     streaming  prepared shards into host batches, with the share of each stage
 """
 
@@ -17,6 +18,7 @@ TABLES = {
     'decode': 'experiments.decoding',
     'memory': 'experiments.decoding_memory',
     'prepare': 'experiments.preparing',
+    'step': 'experiments.stepping',
     'streaming': 'experiments.streaming',
 }
 
