@@ -16,6 +16,7 @@ import os
 import re
 import sys
 import time
+import traceback
 
 STARTED = time.time()
 
@@ -73,8 +74,24 @@ def _run(config: Config) -> int:
     # the process where a thread is still compiling the next bucket.
     outcome = [1]
     atexit.register(lambda: _leave(outcome[0]))
-    outcome[0] = _train(config)
+    try:
+        outcome[0] = _train(config)
+    except BaseException:
+        _leave_the_others(1)
+        raise
+    if outcome[0]:
+        _leave_the_others(outcome[0])
     return outcome[0]
+
+
+def _leave_the_others(code: int) -> None:
+    """Ends a process of several at once: JAX's own end would wait for the others, which wait for this one."""
+    from diffmavil_jax.parallel import hosts
+
+    if not hosts.is_alone():
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        _leave(code)
 
 
 def _leave(code: int) -> None:

@@ -84,7 +84,8 @@ def run(config: Config, *, workdir: str, overwrite: bool, command: str, started:
     for name, fold in folds(config):
         if not run_one(fold, str(root / name)):
             return
-    _say(f'Report: {crossvalidation.write(config, root, command)}')
+    if hosts.is_first():
+        _say(f'Report: {crossvalidation.write(config, root, command)}')
 
 
 def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started: float) -> bool:

@@ -41,8 +41,13 @@ def join(config: ParallelConfig) -> None:
 
 def leave() -> None:
     """Waits for the others at the end of a run, so that none takes the first to end for a failure."""
-    if jax.process_count() > 1:
+    if not is_alone():
         jax.distributed.shutdown()
+
+
+def is_alone() -> bool:
+    """Whether there is one process only."""
+    return jax.process_count() == 1
 
 
 def is_first() -> bool:
@@ -52,7 +57,7 @@ def is_first() -> bool:
 
 def own_name(name: str) -> str:
     """A file name for what each process writes of its own: with its number, where there are several."""
-    if jax.process_count() == 1:
+    if is_alone():
         return name
     stem, dot, suffix = name.partition('.')
     return f'{stem}-{jax.process_index()}{dot}{suffix}'
@@ -60,13 +65,13 @@ def own_name(name: str) -> str:
 
 def wait_for_all(name: str) -> None:
     """Returns when all processes are here."""
-    if jax.process_count() > 1:
+    if not is_alone():
         multihost_utils.sync_global_devices(name)
 
 
 def agree(value: bool) -> bool:
     """What the first process says."""
-    if jax.process_count() == 1:
+    if is_alone():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
@@ -94,7 +99,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 def fetch(tree: Any) -> Any:
     """The whole of each array in NumPy, on every process, wherever its parts lie."""
-    return jax.tree.map(_fetch, jax.device_get(tree) if jax.process_count() == 1 else tree)
+    return jax.tree.map(_fetch, jax.device_get(tree) if is_alone() else tree)
 
 
 def _fetch(x: Any) -> np.ndarray:

@@ -199,7 +199,8 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Waits, then releases threads."""
-        self._manager.close()
+        with self._noting_failure():
+            self._manager.close()
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
