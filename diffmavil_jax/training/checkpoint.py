@@ -124,6 +124,7 @@ class CheckpointStore:
         """
         self._set_unreadable_aside()
         self.settle()
+        self._remove_halves()  # what a failed save left, or could not be removed then
         latest = self.latest()
         if latest is not None and samples < latest:
             raise ValueError(f'Checkpoint at {samples} samples: there is a later one, at {latest}.')
@@ -199,6 +200,8 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Waits, then releases threads."""
+        self.settle()
+        self._remove_halves()
         with self._noting_failure():
             self._manager.close()
 
@@ -212,10 +215,13 @@ class CheckpointStore:
                 raise
             self._failure = _first_line(error)
             logging.warning('A checkpoint could not be written: %s', self._failure)
-            if jax.process_index() == 0:
-                for half in self._manager.directory.glob('*.orbax-checkpoint-tmp'):
-                    with contextlib.suppress(OSError):  # one may still be written to
-                        half.rmtree()
+            self._remove_halves()
+
+    def _remove_halves(self) -> None:
+        if jax.process_index() == 0:
+            for half in self._manager.directory.glob('*.orbax-checkpoint-tmp'):
+                with contextlib.suppress(OSError):  # a thread of the failed save may still write to it
+                    half.rmtree()
 
     def _path(self, samples: int) -> Any:  # a pathlib.Path or, for gs:// and the like, its twin
         return self._manager.directory / str(samples)
