@@ -78,7 +78,7 @@ def demo(config: ConfigDict) -> None:
 def demo_long(config: ConfigDict) -> None:
     """The same for half an hour."""
     demo(config)
-    config.train.update(samples=125_000, log_every_samples=2_000)
+    config.train.update(samples=120_000, log_every_samples=2_000)
     config.evaluation.update(every_samples=20_000, probe_train_clips=2_048, probe_eval_clips=1_024)
     config.checkpoint.update(every_minutes=5.0, every_samples=20_000)
 

@@ -239,6 +239,8 @@ class ModelConfig:
     # Share of the masked tokens that is decoded (CrossMAE: Fu et al. 2024); needs cross decoders.
     decoded_fraction: float = 1.0
     dtype: str = 'float32'
+    # `cudnn`: for NVIDIA GPUs, with bfloat16. `auto` takes it where a trial of it works, else `xla`.
+    attention: str = 'auto'
     remat: bool = False
     # Encoder layers per iteration of the layer scan; more compile longer and run faster on a CPU.
     scan_unroll: int = 1
@@ -246,6 +248,9 @@ class ModelConfig:
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('size', self.size, tuple(VIT_SIZES))
         yield from _one_of('dtype', self.dtype, ('float32', 'bfloat16'))
+        yield from _one_of('attention', self.attention, ('auto', 'xla', 'cudnn'))
+        if self.attention == 'cudnn' and self.dtype != 'bfloat16':
+            yield 'attention', self.attention, f'xla with dtype={self.dtype}: cuDNN has no attention in it'
         for field in ('fusion_layers', 'decoder_layers', 'decoder_heads', 'scan_unroll'):
             yield from _at_least(field, getattr(self, field), 1)
         if self.decoder_heads > 0 and (self.decoder_width < 1 or self.decoder_width % self.decoder_heads):

@@ -25,6 +25,7 @@ from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.pipeline import Loader
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.finetuning import classification_task, folds
+from diffmavil_jax.models.attention import choose
 from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, constrained, make_mesh
@@ -45,18 +46,19 @@ from diffmavil_jax.workdir import Workdir, join_workdir, open_workdir, write_env
 USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
 RUN_ERRORS = (loop.TrainingError, CheckpointError)
 
+# From samples seen to the batches that follow on the mesh, each with the names of its clips.
+Batches = Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
+
 TASKS = {'pretraining': pretraining_task, 'classification': classification_task}
 
 
 @dataclasses.dataclass(frozen=True)
-class Trainer:
-    """The state's shapes and how to make, step and feed it; `lower` takes the index of a bucket."""
+class Program:
+    """The state's shapes, how to make it, and its step, lowered for the bucket of an index."""
 
     abstract: TrainState
     init: Callable[[], TrainState]
     lower: Callable[[int], jax.stages.Lowered]
-    steps: CompiledSteps
-    batches: Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
 
 
 def run(config: Config, *, workdir: str, overwrite: bool, command: str, started: float) -> None:
@@ -96,40 +98,42 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
         check_batch(bucket.batch_size, config.batch.parts, mesh)
     sources = open_sources(config)  # first: a folder without media leaves no workdir behind
     with _output(workdir) as output:
-        task = TASKS[config.objective](config, plan, sources, output)
+        attention, reason = choose(config.model.attention, config.model.dtype)
+        model = dataclasses.replace(config.model, attention=attention)
+        task = TASKS[config.objective](dataclasses.replace(config, model=model), plan, sources, output)
         directory = _open_shared(workdir, config, overwrite=overwrite)
-        environment = write_environment(output, _device(mesh))
+        environment = write_environment(output, _device(mesh) | {'attention': f'{attention}: {reason}'})
         _use_compilation_cache(config.parallel.compilation_cache)
         buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
         _say(f'{config.name}: {plan.total_samples:,} clips in {buckets}, in {directory.path}')
         for note in task.notes:
             _say(note)
 
-        trainer = make_trainer(config, task, plan, mesh)
+        program = make_program(config, task, plan, mesh)
+        steps = CompiledSteps(program.lower, len(plan.buckets))
         with StopSignal() as stop, _stores(config, task, directory, output) as (store, writer):
-            state, timings = _restore_or_init(trainer, plan, task, store, directory)
+            state, timings = _restore_or_init(program, steps, plan, task, store, directory)
             report = directory.path / 'report' / 'index.html'
             if int(state.samples_seen) >= plan.total_samples and report.exists():
                 _say(f'The run is complete; its report is {report}')
                 return True
-            parts = loop.Parts(
-                plan, trainer.steps, trainer.batches, task.evaluate, store, writer, directory.path, stop
-            )
+            batches = make_batches(config, task, plan, mesh)
+            parts = loop.Parts(plan, steps, batches, task.evaluate, store, writer, directory.path, stop)
             cadence = loop.Cadence(config.train, config.checkpoint, config.evaluation.every_samples)
             state = loop.run(state, parts, cadence, timings)
             if int(state.samples_seen) < plan.total_samples:
                 _say(f'Stopped and saved at clip {int(state.samples_seen):,}; the same command resumes.')
                 return False
             if task.select_best:
-                state = store.restore_best(trainer.abstract) or state
+                state = store.restore_best(program.abstract) or state
         facts = Facts(command, environment, timings, started, notes=sources.notes)
-        path = task.finish(state, trainer.init, facts)
+        path = task.finish(state, program.init, facts)
         _say(f'Report: {path}')
         return True
 
 
-def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Trainer:
-    """Wires objective, optimizer, buckets and data."""
+def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
+    """Objective and optimizer as the steps of all buckets; the mesh may be of devices that are not here."""
     schedule = learning_rate(config.optimizer, plan.total_samples)
 
     def init_params(key: jax.Array) -> Any:
@@ -155,6 +159,11 @@ def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         with constrained(mesh):
             return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
 
+    return Program(abstract, lambda: init(jax.random.key(config.seed)), lower)
+
+
+def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Batches:
+    """What this process reads of the batches."""
     host, count = hosts.share_of_batch(mesh)
     loader = Loader(
         task.source,
@@ -171,13 +180,7 @@ def make_trainer(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         host_batches = loader.batches(first_sample, plan.batch_sizes_from(first_sample))
         return ((hosts.put_batch(batch, mesh), ids) for batch, ids in host_batches)
 
-    return Trainer(
-        abstract=abstract,
-        init=lambda: init(jax.random.key(config.seed)),
-        lower=lower,
-        steps=CompiledSteps(lower, len(plan.buckets)),
-        batches=batches,
-    )
+    return batches
 
 
 def abstract_batch(task: Task, mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -282,20 +285,25 @@ def _stores(
 
 
 def _restore_or_init(
-    trainer: Trainer, plan: Plan, task: Task, store: CheckpointStore, directory: Workdir
+    program: Program,
+    steps: CompiledSteps,
+    plan: Plan,
+    task: Task,
+    store: CheckpointStore,
+    directory: Workdir,
 ) -> tuple[TrainState, loop.Timings]:
     """The newest readable checkpoint, or a new state; the first step compiles meanwhile."""
     first = store.latest() or 0
     if first < plan.total_samples:
-        trainer.steps.prepare(plan.index_at(first))
-    restored = store.restore(trainer.abstract)
+        steps.prepare(plan.index_at(first))
+    restored = store.restore(program.abstract)
     if restored is not None:
         state, metadata = restored
         _say(f'Resuming at clip {int(state.samples_seen):,}.')
         return state, loop.Timings(**metadata['timings'])
     if directory.resumed:
         _say('Starting again: the run that is here had not saved a checkpoint yet.')
-    return task.start(trainer.init()), loop.Timings()
+    return task.start(program.init()), loop.Timings()
 
 
 def _use_compilation_cache(path: str) -> None:

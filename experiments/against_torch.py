@@ -28,6 +28,7 @@ from diffmavil_jax.models.decoders import Decoder
 from diffmavil_jax.models.encoders import Encoder
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.positions import sincos_table
+from diffmavil_jax.models.transformer import Compute
 
 RATE = 1e-3
 BETAS = (0.9, 0.95)
@@ -58,12 +59,12 @@ class OurAutoencoder(nn.Module):
         self, patches: Float[Array, 'b n p'], visible: Int[Array, 'b k'], masked: Int[Array, 'b m']
     ) -> Float[Array, 'b m p']:
         s = self.sizes
-        latents = Encoder(s.grid, s.width, s.depth, s.heads, unroll=s.depth, name='encoder')(patches, visible)
-        decoder = Decoder(
+        encoder, decoder = Compute(unroll=s.depth), Compute(unroll=s.decoder_depth)
+        latents = Encoder(s.grid, s.width, s.depth, s.heads, encoder, name='encoder')(patches, visible)
+        return Decoder(
             s.grid, PATCH_DIM, s.decoder_width, s.decoder_depth, s.decoder_heads,
-            kind='self', conditioning='none', timesteps=1, unroll=s.decoder_depth, name='decoder',
-        )  # fmt: skip
-        return decoder(latents, visible, masked, None, None)
+            kind='self', conditioning='none', timesteps=1, compute=decoder, name='decoder',
+        )(latents, visible, masked, None, None)  # fmt: skip
 
 
 class TorchBlock(torch.nn.Module):

@@ -22,7 +22,8 @@ import numpy as np
 
 from diffmavil_jax.config import Config, from_dict
 from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.experiment import Trainer, make_trainer
+from diffmavil_jax.experiment import Program, make_program
+from diffmavil_jax.models.attention import choose
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.pretraining import pretraining_task
@@ -64,10 +65,10 @@ def main() -> None:
     timed: list[Timed] = []
     states: dict[str, Any] = {}
     for method, config in configs.items():
-        trainer = bare_trainer(config, plans[method])
-        states[method] = trainer.init()
+        program = bare_program(config, plans[method])
+        states[method] = program.init()
         timed += [
-            compile_bucket(method, config, plans[method], trainer, i)
+            compile_bucket(method, config, plans[method], program, i)
             for i in range(len(plans[method].buckets))
         ]
     for _ in range(options.rounds):
@@ -98,17 +99,20 @@ def load(method: str, variant: str, changes: list[str]) -> Config:
     return from_dict(config.to_dict())
 
 
-def bare_trainer(config: Config, plan: Plan) -> Trainer:
-    """A trainer whose data are never read."""
+def bare_program(config: Config, plan: Plan) -> Program:
+    """The steps of a task whose data are never read."""
+    attention, reason = choose(config.model.attention, config.model.dtype)
+    print(f'Attention of {config.name}: {attention}, {reason}')
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=attention))
     task = pretraining_task(config, plan, open_sources(config), pathlib.Path())
-    return make_trainer(config, task, plan, make_mesh(config.parallel))
+    return make_program(config, task, plan, make_mesh(config.parallel))
 
 
-def compile_bucket(method: str, config: Config, plan: Plan, trainer: Trainer, index: int) -> Timed:
+def compile_bucket(method: str, config: Config, plan: Plan, program: Program, index: int) -> Timed:
     """Compiles one step and makes its batch."""
     bucket = plan.buckets[index]
     began = time.perf_counter()
-    step = trainer.lower(index).compile()
+    step = program.lower(index).compile()
     compile_s = time.perf_counter() - began
     data, rng = config.data, np.random.default_rng(0)
     shape = (bucket.batch_size, data.frames, data.frame_size, data.frame_size, 3)

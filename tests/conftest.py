@@ -83,9 +83,9 @@ def tiny():
 
 @pytest.fixture(scope='session')
 def make_pretrainer():
-    """Makes the trainer of a pretraining config on some clips and devices, without evaluation."""
+    """Makes program and batches of a pretraining config on some clips and devices, without evaluation."""
     from diffmavil_jax.data.clip import MODALITIES
-    from diffmavil_jax.experiment import make_trainer
+    from diffmavil_jax.experiment import make_batches, make_program
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
     from diffmavil_jax.parallel.mesh import make_mesh
     from diffmavil_jax.pretraining import clip_shapes
@@ -104,7 +104,8 @@ def make_pretrainer():
             start=lambda state: state,
             finish=lambda *_: None,
         )
-        return make_trainer(config, task, make_plan(config), make_mesh(config.parallel, devices))
+        parts = (config, task, make_plan(config), make_mesh(config.parallel, devices))
+        return make_program(*parts), make_batches(*parts)
 
     return make
 

@@ -157,6 +157,8 @@ ONE_FIELD = [
     ('video.patch_frames', 0, 'at least 1'),
     ('model.size', 'XXL', "one of 'demo', 'Ti', 'S', 'B', 'L'"),
     ('model.dtype', 'float16', "one of 'float32', 'bfloat16'"),
+    ('model.attention', 'flash', "one of 'auto', 'xla', 'cudnn'"),
+    ('model.attention', 'cudnn', 'xla with dtype=float32'),
     ('model.decoder_width', 40, 'a positive multiple of decoder_heads (16)'),
     ('model.audio_decoder', 'both', "one of 'self', 'cross', 'cross_self'"),
     ('model.scan_unroll', 0, 'at least 1'),

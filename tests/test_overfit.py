@@ -45,9 +45,9 @@ def train(tiny, make_pretrainer):
     world = GeneratedWorld(spec, seed=0, length=CLIPS)
     clips = [world[i] for i in range(CLIPS)]
     plan = make_plan(config)
-    trainer = make_pretrainer(config, clips, jax.devices()[:1])
-    step = trainer.lower(0).compile(compiler_options={'xla_backend_optimization_level': 3})
-    state, batches = trainer.init(), trainer.batches(0)
+    program, batches_from = make_pretrainer(config, clips, jax.devices()[:1])
+    step = program.lower(0).compile(compiler_options={'xla_backend_optimization_level': 3})
+    state, batches = program.init(), batches_from(0)
     tenths = []
     for _ in range(10):
         window = {}

@@ -6,46 +6,96 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+IMPLEMENTATIONS = ('xla', 'cudnn')
+
 
 def attend(
-    query: Float[Array, 'b h q c'], key: Float[Array, 'b h n c'], value: Float[Array, 'b h n c']
+    query: Float[Array, 'b h q c'],
+    key: Float[Array, 'b h n c'],
+    value: Float[Array, 'b h n c'],
+    implementation: str = 'xla',
 ) -> Float[Array, 'b h q c']:
-    """softmax(query key^T / sqrt(c)) value (Vaswani et al. 2017, eq. 1), softmax in float32."""
-    query = query * query.shape[-1] ** -0.5
-    if jax.default_backend() == 'cpu':
-        return _attend_on_cpu(query, key, value)
-    return _weights(query, key.swapaxes(-1, -2)) @ value
+    """softmax(query key^T / sqrt(c)) value (Vaswani et al. 2017, eq. 1), softmax in float32.
+
+    `cudnn`, on NVIDIA GPUs in bfloat16, never writes the weights to memory (Dao et al. 2022).
+    `choose` says whether it works here.
+    """
+    if implementation == 'cudnn':
+        tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
+        return jax.nn.dot_product_attention(*tokens_first, implementation='cudnn').swapaxes(1, 2)
+    return _attend(query * query.shape[-1] ** -0.5, key, value)
 
 
-def _weights(query: jax.Array, transposed_key: jax.Array) -> jax.Array:
-    # float32: bfloat16 has 8 bits for weights that must sum to 1.
-    return jax.nn.softmax((query @ transposed_key).astype(jnp.float32), axis=-1).astype(query.dtype)
+def choose(asked: str, dtype: str) -> tuple[str, str]:
+    """The implementation to use, and why.
+
+    Args:
+        asked: `config.model.attention`; `auto` takes cuDNN's where a trial of it gives the right
+            numbers, forward and backward.
+        dtype: of the activations.
+    """
+    if asked != 'auto':
+        return asked, 'asked for'
+    if jax.default_backend() != 'gpu' or dtype != 'bfloat16':
+        return 'xla', f'cuDNN has none for {dtype} on {jax.default_backend()}'
+    keys = jax.random.split(jax.random.key(0), 3)
+    inputs = [
+        jax.random.normal(key, (2, 4, n, 64), jnp.bfloat16)
+        for key, n in zip(keys, (37, 101, 101), strict=True)
+    ]
+
+    def trial(implementation: str) -> list[jax.Array]:
+        def square(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+            return jnp.square(attend(query, key, value, implementation).astype(jnp.float32)).sum()
+
+        value, gradients = jax.jit(jax.value_and_grad(square, argnums=(0, 1, 2)))(*inputs)
+        return [value, *gradients]
+
+    try:
+        differences = [
+            float(jnp.linalg.norm((a - b).astype(jnp.float32)) / jnp.linalg.norm(b.astype(jnp.float32)))
+            for a, b in zip(trial('cudnn'), trial('xla'), strict=True)
+        ]
+    except Exception as error:  # whatever a driver, a library or a compiler does not support
+        return 'xla', f'cuDNN failed: {str(error).strip().splitlines()[0][:200]}'
+    if max(differences) > 0.02:
+        return 'xla', f'cuDNN differs by {max(differences):.1%}'
+    return 'cudnn', 'a trial of it gave the right numbers'
 
 
 @jax.custom_vjp
-def _attend_on_cpu(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """The same with a gradient whose products are all plain [q n] x [n c] ones.
-
-    XLA folds the transposes of the automatic gradient into its products, and the CPU back end
-    has no fast path for a batch of those: an attention layer's gradient took two to three times as long.
-    """
+def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Keeps the weights in the dtype of the query, where automatic differentiation would keep float32."""
     return _forward(query, key, value)[0]
 
 
 def _forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    weights = _weights(query, _transposed(key))
-    return weights @ value, (query, key, value, weights)
+    logits = jnp.matmul(query, _transposed(key), preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
+    mixed = weights @ value
+    return mixed, (query, key, value, weights, mixed)
 
 
 def _backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    query, key, value, weights = saved
-    to_weights = gradient @ _transposed(value)
-    to_logits = weights * (to_weights - (to_weights * weights).sum(axis=-1, keepdims=True))
+    query, key, value, weights, mixed = saved
+    to_weights = jnp.matmul(gradient, _transposed(value), preferred_element_type=jnp.float32)
+    # The mean of to_weights under weights: what the softmax takes off it.
+    mean = (gradient.astype(jnp.float32) * mixed).sum(axis=-1, keepdims=True)
+    to_logits = (weights * (to_weights - mean)).astype(query.dtype)
     return to_logits @ key, _transposed(to_logits) @ query, _transposed(weights) @ gradient
 
 
+_attend.defvjp(_forward, _backward)
+
+
 def _transposed(x: jax.Array) -> jax.Array:
-    return jax.lax.optimization_barrier(x.swapaxes(-1, -2))
+    """On a CPU, written to memory.
 
-
-_attend_on_cpu.defvjp(_forward, _backward)
+    XLA folds transposes into the products, and its CPU back end has no fast path for a batch of
+    those: an attention layer's gradient took two to three times as long.
+    """
+    return jax.lax.platform_dependent(
+        x,
+        cpu=lambda x: jax.lax.optimization_barrier(x.swapaxes(-1, -2)),
+        default=lambda x: x.swapaxes(-1, -2),
+    )

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.config import Config
 from diffmavil_jax.models.encoders import Encoder, FusionEncoder
-from diffmavil_jax.models.transformer import Attention, dense, layer_norm
+from diffmavil_jax.models.transformer import Attention, Compute, dense, layer_norm
 
 NEW = ('head', 'attentive')  # how the names of the parameters begin that pretraining does not have
 
@@ -43,8 +43,7 @@ class Classifier(nn.Module):
             keep: for `audio`, `video` and `fusion`, see `Block`.
         """
         finetune, model = self.config.finetune, self.config.model
-        vit, dtype = model.vit, jnp.dtype(model.dtype)
-        common = {'dtype': dtype, 'remat': model.remat, 'unroll': model.scan_unroll}
+        vit, compute = model.vit, Compute.of(model)
         grids = {'audio': self.config.audio.grid, 'video': self.config.video_grid}
         visible, keep = visible or {}, keep or {}
         tokens = {
@@ -53,21 +52,21 @@ class Classifier(nn.Module):
                 vit.width,
                 vit.depth,
                 vit.heads,
+                compute,
                 time_step=self.time_steps[m],
                 name=f'encoder_{m}',
-                **common,
             )(patches[m], visible.get(m), keep.get(m))
             for m in finetune.modalities
         }
         if len(tokens) == 2:
-            fusion = FusionEncoder(model.fusion_layers, vit.heads, name='fusion', **common)
+            fusion = FusionEncoder(model.fusion_layers, vit.heads, compute, name='fusion')
             fused = fusion(tokens['audio'], tokens['video'], keep.get('fusion'))
             tokens = dict(zip(tokens, fused, strict=True))
         if finetune.probe != 'none':
             tokens = jax.lax.stop_gradient(tokens)
         pooled = jnp.concatenate([self._pool(tokens[m][:, 1:], m) for m in tokens], axis=-1)
-        normed = layer_norm('head_norm', dtype)(pooled)
-        head = dense(self.num_classes, ('embed', 'classes'), 'head', dtype, zeros=True)
+        normed = layer_norm('head_norm', compute.dtype)(pooled)
+        head = dense(self.num_classes, ('embed', 'classes'), 'head', compute.dtype, zeros=True)
         return head(normed).astype(jnp.float32)
 
     def _pool(self, tokens: Float[Array, 'b k d'], modality: str) -> Float[Array, 'b d']:
@@ -77,5 +76,6 @@ class Classifier(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
         query = self.param(f'attentive_query_{modality}', init, (1, 1, width)).astype(tokens.dtype)
         normed = layer_norm(f'attentive_norm_{modality}', tokens.dtype)(tokens)
-        pool = Attention(self.config.model.vit.heads, tokens.dtype, name=f'attentive_pool_{modality}')
+        model = self.config.model
+        pool = Attention(model.vit.heads, Compute.of(model), name=f'attentive_pool_{modality}')
         return pool(jnp.broadcast_to(query, (len(tokens), 1, width)), normed)[:, 0]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.models.positions import sincos_table, timestep_embedding
-from diffmavil_jax.models.transformer import Stack, dense, flat, layer_norm
+from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_norm
 
 
 class Decoder(nn.Module):
@@ -28,9 +26,7 @@ class Decoder(nn.Module):
     kind: str
     conditioning: str  # of the time step: none, add, adaln
     timesteps: int
-    dtype: Any = jnp.float32
-    remat: bool = False
-    unroll: int = 1
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -42,32 +38,34 @@ class Decoder(nn.Module):
         timestep: Int[Array, ' b'] | None,
     ) -> Float[Array, 'b m p']:
         """Returns the prediction for tokens `decoded`, float32, in the units of the target."""
-        positions = jnp.asarray(sincos_table(self.grid, self.width), self.dtype)
-        memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.dtype)(latents)
+        positions = jnp.asarray(sincos_table(self.grid, self.width), self.compute.dtype)
+        memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)
         # The class token has no place in the grid.
         memory = memory + jnp.pad(positions[visible], ((0, 0), (1, 0), (0, 0)))
         queries = self._initial_queries(noisy) + positions[decoded]
         condition = None if self.conditioning == 'none' else self._condition(timestep)
         if condition is not None and self.conditioning == 'add':
             queries = queries + condition[:, None]
-        stack = Stack(self.depth, self.heads, self.kind, self.dtype, self.remat, self.unroll, name='layers')
+        stack = Stack(self.depth, self.heads, self.kind, self.compute, name='layers')
         context = condition if self.conditioning == 'adaln' else None
         if self.kind == 'self':
             x = stack(jnp.concatenate([memory, queries], axis=1), None, context)[:, memory.shape[1] :]
         else:
-            x = stack(queries, layer_norm('memory_norm', self.dtype)(memory), context)
-        x = layer_norm('norm', self.dtype)(x)
-        prediction = dense(self.patch_dim, ('embed', 'patch'), 'prediction', self.dtype)(flat(x))
+            x = stack(queries, layer_norm('memory_norm', self.compute.dtype)(memory), context)
+        x = layer_norm('norm', self.compute.dtype)(x)
+        prediction = dense(self.patch_dim, ('embed', 'patch'), 'prediction', self.compute.dtype)(flat(x))
         return prediction.reshape(*x.shape[:2], -1).astype(jnp.float32)
 
     def _initial_queries(self, noisy: jax.Array | None) -> jax.Array:
         if noisy is not None:
-            embedded = dense(self.width, ('patch', 'embed'), 'noisy_patch_embedding', self.dtype)(flat(noisy))
+            embedded = dense(self.width, ('patch', 'embed'), 'noisy_patch_embedding', self.compute.dtype)(
+                flat(noisy)
+            )
             return embedded.reshape(*noisy.shape[:2], -1)
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
-        return self.param('mask_token', init, (1, 1, self.width)).astype(self.dtype)
+        return self.param('mask_token', init, (1, 1, self.width)).astype(self.compute.dtype)
 
     def _condition(self, timestep: jax.Array | None) -> jax.Array:
-        table = jnp.asarray(timestep_embedding(self.timesteps, self.width), self.dtype)
-        hidden = dense(self.width, ('embed', 'mlp'), 'timestep_wide', self.dtype)(table[timestep])
-        return dense(self.width, ('mlp', 'embed'), 'timestep_narrow', self.dtype)(nn.silu(hidden))
+        table = jnp.asarray(timestep_embedding(self.timesteps, self.width), self.compute.dtype)
+        hidden = dense(self.width, ('embed', 'mlp'), 'timestep_wide', self.compute.dtype)(table[timestep])
+        return dense(self.width, ('mlp', 'embed'), 'timestep_narrow', self.compute.dtype)(nn.silu(hidden))

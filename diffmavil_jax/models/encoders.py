@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.positions import sincos_table
-from diffmavil_jax.models.transformer import Stack, dense, flat
+from diffmavil_jax.models.transformer import Compute, Stack, dense, flat
 
 
 class Encoder(nn.Module):
@@ -24,9 +22,7 @@ class Encoder(nn.Module):
     width: int
     depth: int
     heads: int
-    dtype: Any = jnp.float32
-    remat: bool = False
-    unroll: int = 1
+    compute: Compute = Compute()
     time_step: float = 1.0  # between neighbours in time, in those that the encoder was trained with
 
     @nn.compact
@@ -40,20 +36,19 @@ class Encoder(nn.Module):
 
         For `keep` see `Block`.
         """
-        positions = jnp.asarray(sincos_table(self.grid, self.width, self.time_step), self.dtype)
+        positions = jnp.asarray(sincos_table(self.grid, self.width, self.time_step), self.compute.dtype)
         if visible is None:
             positions = positions[None]
         else:
             # Gathered before it is embedded: the masked patches cost nothing.
             patches, positions = take_tokens(patches, visible), positions[visible]
-        tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.dtype)(flat(patches))
+        tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.compute.dtype)(flat(patches))
         tokens = tokens.reshape(*patches.shape[:2], -1) + positions
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
-        class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.dtype)
+        class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.compute.dtype)
         class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))
-        return Stack(
-            self.depth, self.heads, dtype=self.dtype, remat=self.remat, unroll=self.unroll, name='layers'
-        )(jnp.concatenate([class_token, tokens], axis=1), keep=keep)
+        stack = Stack(self.depth, self.heads, compute=self.compute, name='layers')
+        return stack(jnp.concatenate([class_token, tokens], axis=1), keep=keep)
 
 
 class FusionEncoder(nn.Module):
@@ -61,9 +56,7 @@ class FusionEncoder(nn.Module):
 
     depth: int
     heads: int
-    dtype: Any = jnp.float32
-    remat: bool = False
-    unroll: int = 1
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -72,7 +65,6 @@ class FusionEncoder(nn.Module):
         video: Float[Array, 'b kv d'],
         keep: Float[Array, 'depth b 2'] | None = None,
     ) -> tuple[Float[Array, 'b ka d'], Float[Array, 'b kv d']]:
-        fused = Stack(
-            self.depth, self.heads, dtype=self.dtype, remat=self.remat, unroll=self.unroll, name='layers'
-        )(jnp.concatenate([audio, video], axis=1), keep=keep)
+        stack = Stack(self.depth, self.heads, compute=self.compute, name='layers')
+        fused = stack(jnp.concatenate([audio, video], axis=1), keep=keep)
         return fused[:, : audio.shape[1]], fused[:, audio.shape[1] :]

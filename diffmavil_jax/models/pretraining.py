@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from diffmavil_jax.config import Config
 from diffmavil_jax.models.decoders import Decoder
 from diffmavil_jax.models.encoders import Encoder, FusionEncoder
-from diffmavil_jax.models.transformer import layer_norm, over_clips
+from diffmavil_jax.models.transformer import Compute, layer_norm, over_clips
 
 MODALITIES = ('audio', 'video')
 
@@ -49,16 +49,14 @@ class PretrainingModel(nn.Module):
 
     def setup(self) -> None:
         config, model = self.config, self.config.model
-        dtype = jnp.dtype(model.dtype)
-        vit = model.vit
-        common = {'dtype': dtype, 'remat': model.remat, 'unroll': model.scan_unroll}
+        vit, compute = model.vit, Compute.of(model)
         grids = {'audio': config.audio.grid, 'video': config.video_grid}
         patch_dims = {'audio': config.audio.patch_dim, 'video': config.video.patch_dim}
         kinds = {'audio': model.audio_decoder, 'video': model.video_decoder}
-        self.encoder = {m: Encoder(grids[m], vit.width, vit.depth, vit.heads, **common) for m in MODALITIES}
-        self.pool_norm = {m: layer_norm(f'{m}_pool_norm', dtype) for m in MODALITIES}
-        self.fusion = FusionEncoder(model.fusion_layers, vit.heads, **common)
-        self.fusion_norm = layer_norm('fusion_norm', dtype)
+        self.encoder = {m: Encoder(grids[m], vit.width, vit.depth, vit.heads, compute) for m in MODALITIES}
+        self.pool_norm = {m: layer_norm(f'{m}_pool_norm', compute.dtype) for m in MODALITIES}
+        self.fusion = FusionEncoder(model.fusion_layers, vit.heads, compute)
+        self.fusion_norm = layer_norm('fusion_norm', compute.dtype)
         self.decoder = {
             m: Decoder(
                 grid=grids[m],
@@ -69,7 +67,7 @@ class PretrainingModel(nn.Module):
                 kind=kinds[m],
                 conditioning=config.diffusion.conditioning,
                 timesteps=config.diffusion.timesteps,
-                **common,
+                compute=compute,
             )
             for m in MODALITIES
         }

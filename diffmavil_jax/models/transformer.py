@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -9,9 +10,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffmavil_jax.config import ModelConfig
 from diffmavil_jax.models.attention import attend
 
 LAYER_NORM_EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+    """How blocks are computed; parameters and, but for rounding, results are the same.
+
+    Attributes:
+        dtype: of activations.
+        attention: see `attend`.
+        remat: whether a block's activations are computed again for its gradient.
+        unroll: layers in an iteration of the scan over them.
+    """
+
+    dtype: Any = jnp.float32
+    attention: str = 'xla'
+    remat: bool = False
+    unroll: int = 1
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Compute:
+        return cls(jnp.dtype(model.dtype), model.attention, model.remat, model.scan_unroll)
 
 
 def dense(features: int, axes: tuple[str, str], name: str, dtype: Any, *, zeros: bool = False) -> nn.Dense:
@@ -80,7 +103,7 @@ class Attention(nn.Module):
     """Multi-head attention of queries to a memory (themselves, for self-attention)."""
 
     heads: int
-    dtype: Any
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -89,12 +112,12 @@ class Attention(nn.Module):
         width = queries.shape[-1]
 
         def split(tokens: jax.Array, name: str) -> jax.Array:
-            projected = dense(width, ('embed', 'heads'), name, self.dtype)(flat(tokens))
+            projected = dense(width, ('embed', 'heads'), name, self.compute.dtype)(flat(tokens))
             return projected.reshape(*tokens.shape[:2], self.heads, -1).swapaxes(1, 2)
 
         query, key, value = split(queries, 'query'), split(memory, 'key'), split(memory, 'value')
-        mixed = attend(query, key, value).swapaxes(1, 2)
-        out = dense(width, ('heads', 'embed'), 'out', self.dtype)(mixed.reshape(-1, width))
+        mixed = attend(query, key, value, self.compute.attention).swapaxes(1, 2)
+        out = dense(width, ('heads', 'embed'), 'out', self.compute.dtype)(mixed.reshape(-1, width))
         return out.reshape(queries.shape)
 
 
@@ -120,7 +143,7 @@ class Block(nn.Module):
 
     kind: str
     heads: int
-    dtype: Any
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -134,22 +157,23 @@ class Block(nn.Module):
         keep_attention, keep_mlp = (1.0, 1.0) if keep is None else jnp.split(keep[:, None], 2, axis=-1)
         if self.kind in ('self', 'cross_self'):
             normed, gate = self._norm(x, condition, 'self')
-            attended = Attention(self.heads, self.dtype, name='self_attention')(normed, normed)
+            attended = Attention(self.heads, self.compute, name='self_attention')(normed, normed)
             x = x + keep_attention * gate * attended
         if self.kind in ('cross', 'cross_self'):
             normed, gate = self._norm(x, condition, 'cross')
-            attended = Attention(self.heads, self.dtype, name='cross_attention')(normed, memory)
+            attended = Attention(self.heads, self.compute, name='cross_attention')(normed, memory)
             x = x + keep_attention * gate * attended
         normed, gate = self._norm(x, condition, 'mlp')
-        return x + keep_mlp * gate * Mlp(self.dtype, name='mlp')(normed)
+        return x + keep_mlp * gate * Mlp(self.compute.dtype, name='mlp')(normed)
 
     def _norm(
         self, x: jax.Array, condition: jax.Array | None, branch: str
     ) -> tuple[jax.Array, jax.Array | float]:
+        dtype = self.compute.dtype
         if condition is None:
-            return layer_norm(f'{branch}_norm', self.dtype)(x), 1.0
-        normed = layer_norm(f'{branch}_norm', self.dtype, affine=False)(x)
-        modulation = dense(3 * x.shape[-1], ('embed', 'mlp'), f'{branch}_modulation', self.dtype, zeros=True)
+            return layer_norm(f'{branch}_norm', dtype)(x), 1.0
+        normed = layer_norm(f'{branch}_norm', dtype, affine=False)(x)
+        modulation = dense(3 * x.shape[-1], ('embed', 'mlp'), f'{branch}_modulation', dtype, zeros=True)
         shift, scale, gate = jnp.split(modulation(nn.silu(condition))[:, None], 3, axis=-1)
         return normed * (1 + scale) + shift, gate
 
@@ -157,15 +181,13 @@ class Block(nn.Module):
 class Stack(nn.Module):
     """`depth` blocks with their parameters stacked on a leading `layers` axis.
 
-    The scan traces one block whatever the depth; `unroll` layers share an iteration of it.
+    The scan traces one block whatever the depth.
     """
 
     depth: int
     heads: int
     kind: str = 'self'
-    dtype: Any = jnp.float32
-    remat: bool = False
-    unroll: int = 1
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -175,14 +197,14 @@ class Stack(nn.Module):
         condition: Float[Array, 'b d'] | None = None,
         keep: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b q d']:
-        block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+        block = nn.remat(Block, prevent_cse=False) if self.compute.remat else Block
         scan = nn.scan(
             lambda module, carry, *context: (module(carry, *context), None),
             variable_axes={'params': 0},
             split_rngs={'params': True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=self.depth,
-            unroll=min(self.unroll, self.depth),
+            unroll=min(self.compute.unroll, self.depth),
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )
-        return scan(block(self.kind, self.heads, self.dtype, name='block'), x, memory, condition, keep)[0]
+        return scan(block(self.kind, self.heads, self.compute, name='block'), x, memory, condition, keep)[0]

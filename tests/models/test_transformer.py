@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.models.attention import attend
-from diffmavil_jax.models.transformer import Block, Stack, gelu
+from diffmavil_jax.models.transformer import Block, Compute, Stack, gelu
 
 
 def normal(*shape, seed=0):
@@ -103,7 +103,7 @@ def test_block_matches_numpy(kind, conditioned, dropping):
     x, memory = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2)
     condition = normal(2, 8, seed=3) if conditioned else None
     keep = np.array([[0, 1.25], [1.25, 0]], np.float32) if dropping else None
-    block = Block(kind, heads=2, dtype=jnp.float32)
+    block = Block(kind, heads=2)
     inputs = x, memory, condition, keep
     params = random_params(block, *inputs)
     expected = block_in_numpy(*(a if a is None else a.astype(np.float64) for a in inputs), params, kind, 2)
@@ -113,7 +113,7 @@ def test_block_matches_numpy(kind, conditioned, dropping):
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
 def test_adaln_starts_as_the_identity(kind):
     x, memory, condition = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2), normal(2, 8, seed=3)
-    block = Block(kind, heads=2, dtype=jnp.float32)
+    block = Block(kind, heads=2)
     variables = block.init(jax.random.key(0), x, memory, condition, None)
     np.testing.assert_array_equal(block.apply(variables, x, memory, condition, None), x)
     unconditioned = block.init(jax.random.key(0), x, memory, None, None)
@@ -127,7 +127,7 @@ def stack():
     params = random_params(Stack(2, 2, 'cross_self'), x, memory, condition)
 
     def value_and_gradient(**settings):
-        module = Stack(2, 2, 'cross_self', **settings)
+        module = Stack(2, 2, 'cross_self', Compute(**settings))
 
         def square(params):
             out = module.apply({'params': params}, x, memory, condition)

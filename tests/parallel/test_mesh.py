@@ -82,10 +82,10 @@ class OneClipPerIndex:
 
 def two_steps(make_pretrainer, config, devices):
     """Metrics of two steps and the state after them, from one initialisation."""
-    trainer = make_pretrainer(config, OneClipPerIndex(config), devices)
-    state = trainer.init()
-    step = trainer.steps.get(0, lambda: False)
-    batches = trainer.batches(0)
+    program, batches_from = make_pretrainer(config, OneClipPerIndex(config), devices)
+    state = program.init()
+    step = program.lower(0).compile()
+    batches = batches_from(0)
     metrics = []
     for _ in range(2):
         state, values = step(state, next(batches)[0])

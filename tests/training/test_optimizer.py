@@ -69,8 +69,8 @@ def test_only_kernels_decay_stacked_or_not():
 
 
 def test_the_names_in_the_real_model_are_the_ones_decided_on(tiny, make_pretrainer):
-    trainer = make_pretrainer(tiny(), range(8), jax.devices()[:1])
-    leaves = jax.tree_util.tree_leaves_with_path(trainer.abstract.params)
+    program, _ = make_pretrainer(tiny(), range(8), jax.devices()[:1])
+    leaves = jax.tree_util.tree_leaves_with_path(program.abstract.params)
     names = {path[-1].key for path, _ in leaves}
     # A new name needs a decision whether it decays.
     assert names == {'kernel', 'bias', 'scale', 'class_token'}
