@@ -3,6 +3,7 @@
     python main.py --config=configs/diffmavil.py            the demo: generated clips, a CPU, minutes
     python main.py --config=configs/diffmavil.py:help       what else there is
     python main.py --config=... --plan                      prints the buckets and runs nothing
+    python main.py --config=... --compile_for=v5e:16x16     compiles for TPUs that are not here
     python main.py --config=... --config.batch.size=32      changes a field of the config
 
 A second start in the same --workdir resumes. SIGTERM and Ctrl-C save a checkpoint and exit with 0.
@@ -42,6 +43,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run is written; runs/NAME if not given.')
 _PLAN = flags.DEFINE_bool('plan', False, 'Print the bucket table and exit.')
+_COMPILE_FOR = flags.DEFINE_string(
+    'compile_for', None, 'Compile every bucket for TPUs such as v5e:16x16, print what it takes, and exit.'
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a used workdir; the old run is kept aside.')
 
 
@@ -56,11 +60,27 @@ def main(argv: list[str]) -> int:
         if _PLAN.value:
             print(plan_table(config.name, make_plan(config), config.audio.num_tokens, config.video_tokens))
             return 0
+        if _COMPILE_FOR.value:
+            return _compile_for(config, _COMPILE_FOR.value)
     except ConfigError as error:
         return _fail(str(error), 2)
     except OSError as error:
         return _fail(_unreadable(error), 2)
     return _run(config)
+
+
+def _compile_for(config: Config, topology: str) -> int:
+    from diffmavil_jax import compile_for, compile_table
+
+    rehearsal = compile_for.run(config, topology)
+    print(compile_table.compile_table(rehearsal))
+    if rehearsal.fits:
+        return 0
+    return _fail(
+        f'--compile_for = {topology!r}: not every bucket fits. Lower config.batch.size or max_size, '
+        'raise config.parallel.fsdp or config.batch.parts, or set config.model.remat.',
+        1,
+    )
 
 
 def _given() -> set[str]:

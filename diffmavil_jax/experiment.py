@@ -54,11 +54,14 @@ TASKS = {'pretraining': pretraining_task, 'classification': classification_task}
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The state's shapes, how to make it, and its step, lowered for the bucket of an index."""
+    """The state's shapes, how to make it, and its step for the bucket of an index."""
 
     abstract: TrainState
     init: Callable[[], TrainState]
-    lower: Callable[[int], jax.stages.Lowered]
+    trace: Callable[[int], jax.stages.Traced]
+
+    def lower(self, index: int) -> jax.stages.Lowered:
+        return self.trace(index).lower()
 
 
 def run(config: Config, *, workdir: str, overwrite: bool, command: str, started: float) -> None:
@@ -142,7 +145,7 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
 
     abstract, init = abstract_and_init(init_params, task.optimizer, mesh, averaged=task.averaged)
 
-    def lower(index: int) -> jax.stages.Lowered:
+    def trace(index: int) -> jax.stages.Traced:
         bucket = plan.buckets[index]
         counts, scale = token_counts(bucket), learning_rate_scale(bucket.batch_size, config)
         step = make_step(
@@ -157,9 +160,9 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
         with constrained(mesh):
-            return jitted.lower(abstract, abstract_batch(task, mesh, bucket.batch_size))
+            return jitted.trace(abstract, abstract_batch(task, mesh, bucket.batch_size))
 
-    return Program(abstract, lambda: init(jax.random.key(config.seed)), lower)
+    return Program(abstract, lambda: init(jax.random.key(config.seed)), trace)
 
 
 def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Batches:

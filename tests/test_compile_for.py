@@ -1,0 +1,87 @@
+"""`--compile_for`, on devices of this machine in place of the compiler's chips."""
+
+import importlib.util
+
+import jax
+import pytest
+
+from diffmavil_jax import compile_for
+from diffmavil_jax.accounting.chips import TPUS, Chip
+from diffmavil_jax.accounting.macs import macs_per_clip
+from diffmavil_jax.compile_for import find
+from diffmavil_jax.compile_table import compile_table
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.training.plan import make_plan
+
+ROOMY = Chip('v0', 2**34, 1e12, 1e11, 1e10)
+
+
+@pytest.fixture(scope='module')
+def config(tiny):
+    return tiny(parallel={'data': 2, 'fsdp': 2}, data={'source': 'tfds', 'path': 'not here'})
+
+
+@pytest.fixture(scope='module')
+def rehearsal(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compile_for, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
+        return compile_for.run(config, 'v0:2x2')
+
+
+def test_every_bucket_is_compiled_and_data_are_not_read(config, rehearsal):
+    assert [b.batch for b in rehearsal.buckets] == [b.batch_size for b in make_plan(config).buckets]
+    assert rehearsal.fits
+    assert rehearsal.axes == {'data': 2, 'fsdp': 2, 'tensor': 1}
+    # Two moments and a count; parameters without an `embed` axis lie whole on each chip.
+    assert rehearsal.optimizer == 2 * rehearsal.parameters + 4
+    for bucket in rehearsal.buckets:
+        assert bucket.temporaries > 0 and bucket.traffic > 0
+        assert bucket.peak > rehearsal.parameters + rehearsal.optimizer
+        assert {'all-gather', 'all-reduce'} <= {c.kind for c in bucket.collectives}
+
+
+def test_flops_of_a_chip_are_its_share_of_three_forward_passes(config, rehearsal):
+    for bucket, of_plan in zip(rehearsal.buckets, make_plan(config).buckets, strict=True):
+        forward = macs_per_clip(config, of_plan.audio_tokens, of_plan.video_tokens).total
+        expected = 3 * 2 * forward * bucket.batch / 4
+        # The front end and the contrast count too; there is no gradient for the input.
+        assert bucket.flops == pytest.approx(expected, rel=0.25)
+
+
+def test_the_table_says_what_bounds_a_step_and_what_does_not_fit(rehearsal):
+    text = compile_table(rehearsal)
+    assert '4 chips (data 2 x fsdp 2 x tensor 1)' in text
+    row = next(line for line in text.splitlines() if line.startswith(f'| {rehearsal.buckets[0].ratio:.3f}'))
+    assert row.endswith('| yes |')
+    bounds = rehearsal.buckets[0].bounds(ROOMY)
+    slowest = max(bounds, key=bounds.get)
+    assert f'| {1e3 * bounds[slowest]:.1f} ms | {slowest} |' in row
+    assert 'all-gather of' in text
+
+
+def test_a_step_that_does_not_fit_is_said_not_raised(config, monkeypatch):
+    message = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.51G of 15.75G hbm.'
+
+    def refuse(self, *_, **__):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(compile_for, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
+    monkeypatch.setattr(jax.stages.Lowered, 'compile', refuse)
+    rehearsal = compile_for.run(config, 'v0:2x2')
+    assert not rehearsal.fits
+    assert compile_table(rehearsal).count('no: Used 20.51G of 15.75G hbm') == len(rehearsal.buckets)
+    small = Chip('v0', 2**10, 1e12, 1e11, 1e10)
+    assert not rehearsal.buckets[0].fits(small)
+
+
+@pytest.mark.parametrize('topology', ['v9:4x4', 'v5e', 'v5e:4', 'v5e:4x', ''])
+def test_a_topology_that_does_not_exist_names_those_that_do(topology):
+    with pytest.raises(ConfigError, match='v5e:16x16') as caught:
+        find(topology)
+    assert all(kind in str(caught.value) for kind in TPUS)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='needs a machine without libtpu')
+def test_a_machine_without_the_compiler_is_told_what_to_install():
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[tpu\]'"):
+        find('v5e:2x2')
