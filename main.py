@@ -46,6 +46,12 @@ _PLAN = flags.DEFINE_bool('plan', False, 'Print the bucket table and exit.')
 _COMPILE_FOR = flags.DEFINE_string(
     'compile_for', None, 'Compile every bucket for TPUs such as v5e:16x16, print what it takes, and exit.'
 )
+_FIT_BATCH = flags.DEFINE_float(
+    'fit_batch',
+    None,
+    'Find the largest batch of every bucket whose step needs at most so many GiB on a device, print '
+    'the flags that set them, and exit; with --compile_for, on those TPUs.',
+)
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a used workdir; the old run is kept aside.')
 
 
@@ -60,6 +66,8 @@ def main(argv: list[str]) -> int:
         if _PLAN.value:
             print(plan_table(config.name, make_plan(config), config.audio.num_tokens, config.video_tokens))
             return 0
+        if _FIT_BATCH.value is not None:
+            return _fit_batch(config, _FIT_BATCH.value, _COMPILE_FOR.value)
         if _COMPILE_FOR.value:
             return _compile_for(config, _COMPILE_FOR.value)
     except ConfigError as error:
@@ -81,6 +89,14 @@ def _compile_for(config: Config, topology: str) -> int:
         'raise config.parallel.fsdp or config.batch.parts, or set config.model.remat.',
         1,
     )
+
+
+def _fit_batch(config: Config, gib: float, topology: str | None) -> int:
+    from diffmavil_jax import fit_batch
+
+    fitted = fit_batch.run(config, gib, topology, say=lambda text: print(text, flush=True))
+    print(f'--config.batch.rule=listed --config.batch.sizes={",".join(str(size) for size in fitted)}')
+    return 0
 
 
 def _given() -> set[str]:

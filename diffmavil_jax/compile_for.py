@@ -28,7 +28,7 @@ from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.experiment import TASKS, Program, make_program
 from diffmavil_jax.parallel.mesh import check_batch, make_mesh
-from diffmavil_jax.training.plan import Plan, make_plan
+from diffmavil_jax.training.plan import Bucket, Plan, make_plan
 
 _NO_MEMORY = 'RESOURCE_EXHAUSTED'
 _NEEDED = re.compile(r'Used [\d.]+\w* of [\d.]+\w* hbm', re.IGNORECASE)
@@ -121,17 +121,13 @@ def run(config: Config, topology: str) -> Rehearsal:
     plan = make_plan(config)
     for bucket in plan.buckets:
         check_batch(bucket.batch_size, config.batch.parts, mesh)
-    # Clips are not read: the generated world stands in for data that are not here.
-    stand_in = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, source='generated', path='', weights=''),
-        model=dataclasses.replace(config.model, attention='xla'),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        task = TASKS[config.objective](stand_in, plan, open_sources(stand_in), pathlib.Path(folder))
-    program = make_program(stand_in, task, plan, mesh)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention='xla'))
+    program = program_without_data(config, plan, mesh)
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        jobs = [pool.submit(_compile, program, plan, i, len(devices)) for i in range(len(plan.buckets))]
+        jobs = [
+            pool.submit(compile_step, program, bucket, i, len(devices))
+            for i, bucket in enumerate(plan.buckets)
+        ]
         buckets = tuple(job.result() for job in jobs)
     return Rehearsal(
         config.name,
@@ -176,8 +172,17 @@ def find(topology: str) -> tuple[Chip, list[Any]]:
     return chip, list(description.devices)
 
 
-def _compile(program: Program, plan: Plan, index: int, chips: int) -> Compiled:
-    bucket = plan.buckets[index]
+def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
+    """The steps of a run whose clips are not here: those of the generated world stand in, and are not read."""
+    data = dataclasses.replace(config.data, source='generated', path='', weights='')
+    stand_in = dataclasses.replace(config, data=data)
+    with tempfile.TemporaryDirectory() as folder:
+        task = TASKS[config.objective](stand_in, plan, open_sources(stand_in), pathlib.Path(folder))
+    return make_program(stand_in, task, plan, mesh)
+
+
+def compile_step(program: Program, bucket: Bucket, index: int, chips: int) -> Compiled:
+    """Compiles the step of one bucket, the index-th of the program's plan, and reads what came of it."""
     began = time.perf_counter()
     traced = program.trace(index)
     try:

@@ -325,6 +325,11 @@ class MaskingConfig:
         yield from _at_least('buckets', self.buckets, 1)
         yield from _at_least('token_multiple', self.token_multiple, 1)
 
+    @property
+    def stretches(self) -> int:
+        """Of training, each with its own ratio."""
+        return 1 if self.curriculum == 'none' else self.buckets
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchConfig:
@@ -332,11 +337,13 @@ class BatchConfig:
 
     `visible_tokens` keeps batch x visible tokens constant, `macs` keeps the
     multiply-accumulates of a step constant. Which of them the paper used is not stated
-    in the abstract.
+    in the abstract. `listed` takes `sizes`, such as those that `main.py --fit_batch` finds
+    for a memory.
     """
 
     size: int = 512
     rule: str = 'visible_tokens'
+    sizes: str = ''  # of the buckets, in order, separated by commas
     max_size: int = 1024
     multiple: int = 8
     lr_scaling: str = 'sqrt'  # how the learning rate follows a batch that differs from size
@@ -345,13 +352,30 @@ class BatchConfig:
     parts: int = 1
 
     def problems(self) -> Iterator[Problem]:
-        yield from _one_of('rule', self.rule, ('fixed', 'visible_tokens', 'macs'))
+        yield from _one_of('rule', self.rule, ('fixed', 'visible_tokens', 'macs', 'listed'))
+        yield from self._sizes_problems()
         yield from _one_of('lr_scaling', self.lr_scaling, ('none', 'sqrt', 'linear'))
         yield from _at_least('multiple', self.multiple, 1)
         yield from _at_least('parts', self.parts, 1)
         if self.multiple > 0 and (self.size < 1 or self.size % self.multiple):
             yield 'size', self.size, f'a positive multiple of batch.multiple ({self.multiple})'
         yield from _at_least('max_size', self.max_size, self.size)
+
+    def _sizes_problems(self) -> Iterator[Problem]:
+        parts = split_list(self.sizes)
+        if not all(part.isdigit() and int(part) for part in parts):
+            yield 'sizes', self.sizes, 'positive whole numbers separated by commas, or empty'
+        if bool(parts) != (self.rule == 'listed'):
+            yield (
+                'sizes',
+                self.sizes,
+                f'one for each bucket with rule=listed, empty with others ({self.rule})',
+            )
+
+    @property
+    def listed(self) -> tuple[int, ...]:
+        """The sizes that are given."""
+        return tuple(int(part) for part in split_list(self.sizes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -610,6 +634,8 @@ class Config:
                 True,
                 f'false with diffusion.target={target}; only x0 can be normalised',
             )
+        if self.batch.rule == 'listed' and len(self.batch.listed) != self.masking.stretches:
+            yield 'batch.sizes', self.batch.sizes, f'{self.masking.stretches} sizes, one for each mask ratio'
         if self.finetune.scratch and not self.init:
             yield 'finetune.scratch', True, 'false without config.init, which says what network is meant'
         if not 0 <= self.seed < 2**31:

@@ -102,7 +102,8 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
         raise ConfigError(
             f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
         ) from None
-    lines = difference(old, json.loads(json.dumps(to_dict(config))))
+    # A field that came later had its default.
+    lines = difference(_filled(old, to_dict(Config())), json.loads(json.dumps(to_dict(config))))
     lines = [
         line for line in lines if not line.startswith(tuple(free + end for free in _FREE for end in '.:'))
     ]
@@ -112,6 +113,14 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
             + '\n  '.join(lines)
             + '\nGive another --workdir, the same config, or --overwrite to start anew and keep the old run.'
         )
+
+
+def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    filled = json.loads(json.dumps(defaults)) | values
+    return {
+        name: _filled(values.get(name, {}), value) if isinstance(value, Mapping) else filled[name]
+        for name, value in {**filled, **defaults}.items()
+    }
 
 
 def _set_aside(root: pathlib.Path) -> None:

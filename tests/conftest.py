@@ -4,8 +4,10 @@ import os
 import shutil
 import tempfile
 
-# Most of what a test compiles runs once.
-FLAGS = ('--xla_force_host_platform_device_count=8', '--xla_backend_optimization_level=0')
+# Most of what a test compiles runs once. On a busy machine the threads of fake devices may wait for each
+# other for longer than the 40 seconds after which XLA ends the process.
+PATIENT = '--xla_cpu_collective_call_terminate_timeout_seconds=300'
+FLAGS = ('--xla_force_host_platform_device_count=8', '--xla_backend_optimization_level=0', PATIENT)
 
 flags = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = ' '.join([flags, *(flag for flag in FLAGS if flag.split('=')[0] not in flags)])
@@ -22,6 +24,17 @@ from diffmavil_jax.config import Config, from_dict  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
 
 keep_freed_memory()
+
+
+# Those that take minutes begin first, so that the two processes end together.
+LONG = (
+    'test_main', 'test_finetuning', 'test_overfit', 'test_prepare', 'test_mesh', 'test_hosts',
+    'test_pretraining_objective', 'test_suite', 'test_classification',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 def pytest_unconfigure():

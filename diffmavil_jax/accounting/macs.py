@@ -90,7 +90,7 @@ def mavil_baseline(config: Config) -> Config:
         diffusion=replace(config.diffusion, enabled=False, target='x0', conditioning='none'),
         model=replace(config.model, audio_decoder='self', video_decoder='self', decoded_fraction=1.0),
         masking=replace(config.masking, curriculum='none'),
-        batch=replace(config.batch, rule='fixed'),
+        batch=replace(config.batch, rule='fixed', sizes=''),
     )
 
 

@@ -123,8 +123,8 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
         ),
         Table(
             'Classes read from frozen features',
-            'Top-1 of a closed-form linear probe and of 20 nearest neighbours; raw: the better of principal '
-            'components and log-mel statistics.',
+            'Top-1 of a closed-form linear probe (penalised discriminant analysis) and of 20 nearest '
+            'neighbours; raw: the better of principal components and log-mel statistics.',
             tuple(_KINDS),
             [
                 _row(summary, f'{title}, {feature}', f'{name}.{feature}.top1')
@@ -134,7 +134,8 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
         ),
         Table(
             'What made the clip, read from frozen features',
-            'Ridge regression, held-out clips: R² for numbers and times, accuracy for shape and material.',
+            'Held-out clips: R² of ridge regression for numbers and times, accuracy of the linear probe for '
+            'shape and material.',
             tuple(_KINDS),
             [
                 _row(summary, f'{factor}, {feature}', f'world.factors.{feature}.{factor}', 'number')

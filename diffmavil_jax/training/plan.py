@@ -109,11 +109,11 @@ def _curriculum_plan(config: Config) -> Plan:
     Stretches are rounded to whole batches, so the total may differ from `train.samples`
     by up to half a batch. Neighbours with the same shapes become one bucket.
     """
-    count = 1 if config.masking.curriculum == 'none' else config.masking.buckets
+    count = config.masking.stretches
     buckets: list[Bucket] = []
     seen = 0
     for index in range(count):
-        bucket = _bucket(config, mask_ratio((index + 0.5) / count, config), seen)
+        bucket = _bucket(config, mask_ratio((index + 0.5) / count, config), seen, index)
         steps = round((config.train.samples * (index + 1) / count - seen) / bucket.batch_size)
         if index == count - 1 and not buckets:
             steps = max(1, steps)
@@ -122,6 +122,12 @@ def _curriculum_plan(config: Config) -> Plan:
         seen += steps * bucket.batch_size
         buckets.append(dataclasses.replace(bucket, steps=steps, last_sample=seen))
     return Plan(tuple(_merge(buckets)), _baseline_macs(config), 'MAViL at the last mask ratio')
+
+
+def visible_at_stretches(config: Config) -> list[tuple[int, int]]:
+    """Visible tokens of sound and picture at each ratio of the curriculum, in order."""
+    count = config.masking.stretches
+    return [_visible(config, mask_ratio((index + 0.5) / count, config)) for index in range(count)]
 
 
 def mask_ratio(progress: float, config: Config) -> float:
@@ -155,7 +161,7 @@ def learning_rate_scale(batch_size: int, config: Config) -> float:
     return (batch_size / config.batch.size) ** exponent
 
 
-def _bucket(config: Config, ratio: float, first_sample: int) -> Bucket:
+def _bucket(config: Config, ratio: float, first_sample: int, index: int) -> Bucket:
     (audio, audio_decoded), (video, video_decoded) = counts_at(config, ratio).values()
     return Bucket(
         first_sample=first_sample,
@@ -163,7 +169,7 @@ def _bucket(config: Config, ratio: float, first_sample: int) -> Bucket:
         mask_ratio=ratio,
         audio_tokens=audio,
         video_tokens=video,
-        batch_size=_batch_size(config, audio, video),
+        batch_size=_batch_size(config, audio, video, index),
         steps=0,
         audio_decoded=audio_decoded,
         video_decoded=video_decoded,
@@ -179,9 +185,11 @@ def _visible(config: Config, ratio: float) -> tuple[int, int]:
     )
 
 
-def _batch_size(config: Config, audio: int, video: int) -> int:
+def _batch_size(config: Config, audio: int, video: int, index: int) -> int:
     """`batch.size` clips at the end ratio; more while a clip is cheaper (rules: `BatchConfig`)."""
     batch = config.batch
+    if batch.rule == 'listed':
+        return batch.listed[index]
     reference = _visible(config, config.masking.end_ratio)
     growth = {
         'fixed': lambda: 1.0,

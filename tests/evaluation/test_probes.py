@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LinearRegression, Ridge, RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -66,12 +67,31 @@ def test_the_strength_has_the_least_leave_one_out_error(n, d):
 
 
 @pytest.mark.parametrize('n, d', [(100, 5), (40, 200)])
-def test_linear_probe_matches_one_hot_ridge(n, d):
+def test_linear_probe_is_a_discriminant_analysis_of_what_ridge_predicts_of_others(n, d):
     train_x, train_y, eval_x, eval_y = clusters(n, 300, d, 4, 2.0)
-    scores, _ = reference_predictions(train_x, np.eye(4)[train_y], eval_x)
+    scores, strength = reference_predictions(train_x, np.eye(4)[train_y], eval_x)
+    x = StandardScaler().fit(train_x).transform(train_x.astype(np.float64))
+    others = []
+    for i in range(n):
+        rest = np.arange(n) != i
+        model = Ridge(alpha=strength, solver='svd').fit(x[rest], np.eye(4)[train_y[rest]])
+        others.append(model.predict(x[i : i + 1])[0])
+    # The four add up to one, which the reference takes badly.
+    reference = LinearDiscriminantAnalysis().fit(np.stack(others)[:, :3], train_y)
     accuracy = probes.linear_probe(train_x, train_y, eval_x, eval_y)
-    assert accuracy == np.mean(scores.argmax(1) == eval_y)
+    # A clip on the border of two classes may fall either way.
+    assert accuracy == pytest.approx(np.mean(reference.predict(scores[:, :3]) == eval_y), abs=1.5 / 300)
     assert 0.3 < accuracy < 0.95
+
+
+def test_linear_probe_does_not_mask_a_class_between_others():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=1_200)
+    line = (labels - 1.0)[:, None] * [4.0, 4.0] + rng.standard_normal((1_200, 2))
+    accuracy = probes.linear_probe(line[:600], labels[:600], line[600:], labels[600:])
+    one_hot, _ = reference_predictions(line[:600], np.eye(3)[labels[:600]], line[600:])
+    assert np.mean(one_hot.argmax(1) == labels[600:]) < 0.75
+    assert accuracy > 0.98
 
 
 @pytest.mark.parametrize('probe', [probes.linear_probe, probes.knn])
