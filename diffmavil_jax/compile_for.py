@@ -173,7 +173,7 @@ def find(topology: str) -> tuple[Chip, list[Any]]:
 
 
 def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
-    """The steps of a run whose clips are not here: those of the generated world stand in, and are not read."""
+    """The steps of a run whose clips are not here: the generated world stands in, and is not read."""
     data = dataclasses.replace(config.data, source='generated', path='', weights='')
     stand_in = dataclasses.replace(config, data=data)
     with tempfile.TemporaryDirectory() as folder:

@@ -73,8 +73,8 @@ def run(config: Config, gib: float, topology: str | None, say: Callable[[str], N
         if not batch:
             raise ConfigError(
                 f'--fit_batch = {gib:g}: at mask ratio {bucket.mask_ratio:.3f} even {unit} clips need '
-                f'{size(peak(unit))} on a device. More devices on config.parallel.fsdp, config.batch.parts or '
-                'config.model.remat need less.'
+                f'{size(peak(unit))} on a device. More devices on config.parallel.fsdp, config.batch.parts '
+                'or config.model.remat need less.'
             )
         say(f'mask {bucket.mask_ratio:.3f}: {batch:,} clips, {size(peak(batch))} of {size(budget)}')
         sizes[bucket.audio_tokens, bucket.video_tokens] = batch
