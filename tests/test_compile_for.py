@@ -40,6 +40,17 @@ def test_every_bucket_is_compiled_and_data_are_not_read(config, rehearsal):
         assert {'all-gather', 'all-reduce'} <= {c.kind for c in bucket.collectives}
 
 
+def test_only_parameters_and_what_is_contrasted_move_between_devices(config, rehearsal):
+    """Each parameter once for the forward pass and once for the gradient; no activation changes places."""
+    whole = 2 * rehearsal.parameters  # of the two devices of the fsdp axis
+    for bucket in rehearsal.buckets:
+        assert {c.kind for c in bucket.collectives} <= {'all-gather', 'all-reduce', 'reduce-scatter'}
+        gathered = sum(c.count * c.bytes for c in bucket.collectives if c.kind == 'all-gather')
+        contrasted = 4 * bucket.batch * 4 * config.model.vit.width
+        assert gathered < 2 * whole + 4 * contrasted
+        assert not any('fft' in c.where for c in bucket.collectives)
+
+
 def test_flops_of_a_chip_are_its_share_of_three_forward_passes(config, rehearsal):
     for bucket, of_plan in zip(rehearsal.buckets, make_plan(config).buckets, strict=True):
         forward = macs_per_clip(config, of_plan.audio_tokens, of_plan.video_tokens).total

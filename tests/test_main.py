@@ -282,6 +282,7 @@ MISTAKES = {
     'stray argument': (['demo'], ["'demo'", '--']),
     'no path': (['--config.data.source=folder'], ["config.data.path = ''", 'folder of media files']),
     'no dataset': (['--config.data.source=tfds'], ["config.data.path = ''", 'prepared dataset']),
+    'no such chip': (['--compile_for=v9:4x4'], ["--compile_for = 'v9:4x4'", 'v5e:16x16']),
     'batch and mesh': (
         ['--config.parallel.data=3'],
         ['config.parallel', '3', '1 devices'],

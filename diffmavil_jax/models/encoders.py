@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.positions import sincos_table
-from diffmavil_jax.models.transformer import Compute, Stack, dense, flat
+from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, over_clips
 
 
 class Encoder(nn.Module):
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
             # Gathered before it is embedded: the masked patches cost nothing.
             patches, positions = take_tokens(patches, visible), positions[visible]
         tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.compute.dtype)(flat(patches))
-        tokens = tokens.reshape(*patches.shape[:2], -1) + positions
+        tokens = over_clips(tokens.reshape(*patches.shape[:2], -1) + positions)
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
         class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.compute.dtype)
         class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))

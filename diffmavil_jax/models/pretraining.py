@@ -108,4 +108,5 @@ class PretrainingModel(nn.Module):
 
     def _pool(self, tokens: jax.Array, modality: str) -> jax.Array:
         """Mean over the patch tokens, without the class token, in float32."""
-        return over_clips(self.pool_norm[modality](tokens[:, 1:]).astype(jnp.float32).mean(axis=1))
+        normed = self.pool_norm[modality](over_clips(tokens[:, 1:]))
+        return over_clips(normed.astype(jnp.float32).mean(axis=1))

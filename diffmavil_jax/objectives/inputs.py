@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from diffmavil_jax.config import Config
 from diffmavil_jax.data.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
+from diffmavil_jax.parallel.mesh import by_clips
 
 
 def to_patches(batch: Mapping[str, Any], config: Config) -> dict[str, Float[Array, 'b n p']]:
@@ -18,7 +19,8 @@ def to_patches(batch: Mapping[str, Any], config: Config) -> dict[str, Float[Arra
     Args:
         batch: `waveform` int16 [b samples] and `frames` uint8 [b t y x 3].
     """
-    audio = spectrogram(batch['waveform'], config.audio, config.data.sample_rate)
+    sound = by_clips(lambda waveform: spectrogram(waveform, config.audio, config.data.sample_rate))
+    audio = sound(batch['waveform'])
     video = pixels(batch['frames'], config.video)
     return {
         'audio': patchify_audio(audio, config.audio.patch),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -70,6 +70,18 @@ def constrained(mesh: Mesh) -> Iterator[None]:
     """Where a function is traced so that the activations it names lie on the mesh as the rules say."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
+
+
+def by_clips(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """A function of clips that each device runs on its own, where a mesh is set (see `constrained`).
+
+    For what XLA does not split by itself: it gathers the whole batch on every device for an FFT.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function
+    clips = PartitionSpec(('data', 'fsdp'))
+    return jax.shard_map(function, in_specs=clips, out_specs=clips)
 
 
 def shardings(abstract: Any, mesh: Mesh) -> Any:

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.models.attention import attend
+from diffmavil_jax.models import attention as attention_module
+from diffmavil_jax.models.attention import attend, choose
 from diffmavil_jax.models.transformer import Block, Compute, Stack, gelu
 
 
@@ -95,6 +96,28 @@ def block_in_numpy(x, memory, condition, keep, p, kind, heads):
     hidden = linear_in_numpy(y, p['mlp']['wide'])
     hidden = hidden * 0.5 * (1 + erf(hidden / math.sqrt(2)))
     return x + keep_mlp * gate * linear_in_numpy(hidden, p['mlp']['narrow'])
+
+
+def test_attention_is_chosen_by_what_the_device_has():
+    assert choose('xla', 'bfloat16') == ('xla', 'asked for')
+    assert choose('cudnn', 'bfloat16') == ('cudnn', 'asked for')
+    assert choose('auto', 'float32') == ('xla', 'cuDNN has none for float32 on cpu')
+
+
+@pytest.mark.parametrize('damage', ['refuses', 'is wrong', 'is right'])
+def test_a_trial_decides_on_a_gpu(damage, monkeypatch):
+    def attention(query, key, value, implementation='xla'):
+        if implementation == 'cudnn' and damage == 'refuses':
+            raise RuntimeError('no kernel for this device\nand more')
+        wrong = 1.1 if implementation == 'cudnn' and damage == 'is wrong' else 1.0
+        return wrong * attend(query, key, value)
+
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+    monkeypatch.setattr(attention_module, 'attend', attention)
+    chosen, why = choose('auto', 'bfloat16')
+    assert chosen == ('cudnn' if damage == 'is right' else 'xla')
+    words = {'refuses': 'no kernel for this device', 'is wrong': 'differs by', 'is right': 'right numbers'}
+    assert words[damage] in why and 'and more' not in why
 
 
 @pytest.mark.parametrize(('conditioned', 'dropping'), [(False, False), (True, False), (False, True)])
