@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.models.positions import sincos_table, timestep_embedding
-from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_norm
+from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_norm, over_clips
 
 
 class Decoder(nn.Module):
@@ -41,8 +41,8 @@ class Decoder(nn.Module):
         positions = jnp.asarray(sincos_table(self.grid, self.width), self.compute.dtype)
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)
         # The class token has no place in the grid.
-        memory = memory + jnp.pad(positions[visible], ((0, 0), (1, 0), (0, 0)))
-        queries = self._initial_queries(noisy) + positions[decoded]
+        memory = over_clips(memory + jnp.pad(positions[visible], ((0, 0), (1, 0), (0, 0))))
+        queries = over_clips(self._initial_queries(noisy) + positions[decoded])
         condition = None if self.conditioning == 'none' else self._condition(timestep)
         if condition is not None and self.conditioning == 'add':
             queries = queries + condition[:, None]
@@ -52,7 +52,7 @@ class Decoder(nn.Module):
             x = stack(jnp.concatenate([memory, queries], axis=1), None, context)[:, memory.shape[1] :]
         else:
             x = stack(queries, layer_norm('memory_norm', self.compute.dtype)(memory), context)
-        x = layer_norm('norm', self.compute.dtype)(x)
+        x = layer_norm('norm', self.compute.dtype)(over_clips(x))
         prediction = dense(self.patch_dim, ('embed', 'patch'), 'prediction', self.compute.dtype)(flat(x))
         return prediction.reshape(*x.shape[:2], -1).astype(jnp.float32)
 

@@ -104,7 +104,7 @@ class PretrainingModel(nn.Module):
 
     def _fuse(self, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
         fused = self.fusion(tokens['audio'], tokens['video'])
-        return {m: self.fusion_norm(x) for m, x in zip(MODALITIES, fused, strict=True)}
+        return {m: self.fusion_norm(over_clips(x)) for m, x in zip(MODALITIES, fused, strict=True)}
 
     def _pool(self, tokens: jax.Array, modality: str) -> jax.Array:
         """Mean over the patch tokens, without the class token, in float32."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
 
 import jax
@@ -23,6 +25,11 @@ def join(config: ParallelConfig) -> None:
     Raises:
         ConfigError: the others can't be reached.
     """
+    devices = re.search(r'host_platform_device_count=(\d+)', os.environ.get('XLA_FLAGS', ''))
+    if devices:
+        # Fake devices of a CPU wait for each other in threads of one pool. XLA makes as many as there
+        # are cores, or as this variable says; with fewer than devices they wait for ever.
+        os.environ.setdefault('NPROC', str(max(os.cpu_count() or 1, 2 * int(devices[1]))))
     if config.processes == 1:
         return
     named = (config.coordinator, config.processes, config.process) if config.coordinator else ()

@@ -20,7 +20,6 @@ from diffmavil_jax.pretrained import load_params
 
 ROOT = pathlib.Path(__file__).parents[2]
 SAMPLES = 320  # 40 steps
-PATIENT = '--xla_cpu_collective_call_terminate_timeout_seconds=300'  # see conftest
 DEVICES = 4
 TIMEOUT_S = 300
 
@@ -60,7 +59,7 @@ def start(tiny_values):
                 subprocess.Popen(
                     command + flags + own * (processes > 1),
                     cwd=ROOT,
-                    env=os.environ | {'XLA_FLAGS': f'{xla} --xla_backend_optimization_level=0 {PATIENT}'},
+                    env=os.environ | {'XLA_FLAGS': f'{xla} --xla_backend_optimization_level=0'},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
