@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
 def _compile_for(config: Config, topology: str) -> int:
     from diffmavil_jax import compile_for, compile_table
 
-    rehearsal = compile_for.run(config, topology)
+    rehearsal = compile_for.run(config, topology, say=lambda text: print(text, flush=True))
     print(compile_table.compile_table(rehearsal))
     if rehearsal.fits:
         return 0

@@ -14,7 +14,7 @@ import pathlib
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -48,7 +48,7 @@ class Compiled:
         traffic: read from and written to HBM.
         collectives: see `Hlo`.
         seconds: that compiling took.
-        refusal: the compiler's words where the step does not fit; all else is zero then.
+        refusal: the compiler's words where the step does not fit.
     """
 
     batch: int
@@ -110,8 +110,8 @@ class Rehearsal:
         return all(bucket.fits(self.chip) for bucket in self.buckets)
 
 
-def run(config: Config, topology: str) -> Rehearsal:
-    """Compiles all buckets.
+def run(config: Config, topology: str, say: Callable[[str], None] = lambda text: None) -> Rehearsal:
+    """Compiles all buckets, which takes minutes each; `say` is told of each.
 
     Raises:
         ConfigError: the topology, the mesh or the batch is wrong, or libtpu is missing.
@@ -123,12 +123,14 @@ def run(config: Config, topology: str) -> Rehearsal:
         check_batch(bucket.batch_size, config.batch.parts, mesh)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention='xla'))
     program = program_without_data(config, plan, mesh)
+
+    def compile_one(index: int) -> Compiled:
+        compiled = compile_step(program, plan.buckets[index], index, len(devices))
+        say(f'mask {compiled.ratio:.3f}: compiled in {compiled.seconds:.0f} s')
+        return compiled
+
     with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        jobs = [
-            pool.submit(compile_step, program, bucket, i, len(devices))
-            for i, bucket in enumerate(plan.buckets)
-        ]
-        buckets = tuple(job.result() for job in jobs)
+        buckets = tuple(pool.map(compile_one, range(len(plan.buckets))))
     return Rehearsal(
         config.name,
         topology,
