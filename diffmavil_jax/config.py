@@ -353,13 +353,13 @@ class BatchConfig:
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('rule', self.rule, ('fixed', 'visible_tokens', 'macs', 'listed'))
-        yield from self._sizes_problems()
         yield from _one_of('lr_scaling', self.lr_scaling, ('none', 'sqrt', 'linear'))
         yield from _at_least('multiple', self.multiple, 1)
         yield from _at_least('parts', self.parts, 1)
         if self.multiple > 0 and (self.size < 1 or self.size % self.multiple):
             yield 'size', self.size, f'a positive multiple of batch.multiple ({self.multiple})'
         yield from _at_least('max_size', self.max_size, self.size)
+        yield from self._sizes_problems()
 
     def _sizes_problems(self) -> Iterator[Problem]:
         parts = split_list(self.sizes)
@@ -408,6 +408,7 @@ class OptimizerConfig:
     weight_decay: float = 1e-5
     b1: float = 0.9
     b2: float = 0.95
+    epsilon: float = 1e-8  # added to the root of the second moment
     clip_norm: float = 0.0  # 0: no clipping
 
     def problems(self) -> Iterator[Problem]:
@@ -415,6 +416,8 @@ class OptimizerConfig:
             yield from _at_least(field, getattr(self, field), 0)
         yield from _between('b1', self.b1, 0, 1)
         yield from _between('b2', self.b2, 0, 1)
+        if not self.epsilon > 0:
+            yield 'epsilon', self.epsilon, 'greater than 0'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

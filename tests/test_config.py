@@ -63,7 +63,7 @@ def test_an_unknown_field_is_refused_with_the_nearest_name(path, suggestion):
 
 
 def test_an_unknown_field_that_resembles_none_gets_the_known_ones():
-    assert refusal(batch__zzz=1).startswith('config.batch.zzz: no such field. Known: size, rule, max_size')
+    assert refusal(batch__zzz=1).startswith('config.batch.zzz: no such field. Known: size, rule, sizes')
 
 
 def test_field_type_names_types_and_refuses_a_path_through_a_number():
@@ -159,7 +159,7 @@ ONE_FIELD = [
     ('model.dtype', 'float16', "one of 'float32', 'bfloat16'"),
     ('batch.sizes', '8,x', 'positive whole numbers'),
     ('batch.sizes', '8,16', 'empty with others'),
-    ('batch.rule', 'listed', 'one for each bucket'),
+    ('optimizer.epsilon', 0.0, 'greater than 0'),
     ('model.attention', 'flash', "one of 'auto', 'xla', 'cudnn'"),
     ('model.attention', 'cudnn', 'xla with dtype=float32'),
     ('model.decoder_width', 40, 'a positive multiple of decoder_heads (16)'),

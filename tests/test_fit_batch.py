@@ -6,6 +6,7 @@ import math
 import pytest
 
 from diffmavil_jax import fit_batch
+from diffmavil_jax.compile_for import Compiled
 from diffmavil_jax.config import from_dict, to_dict
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.fit_batch import largest
@@ -47,27 +48,27 @@ def config(tiny, tmp_path):
 
 
 def test_the_sizes_fit_the_next_ones_do_not_and_a_second_search_compiles_nothing(config, monkeypatch):
-    peaks = {}
-    compile_step = fit_batch.compile_step
+    compiled = []
 
-    def noted(program, bucket, index, chips):
-        compiled = compile_step(program, bucket, index, chips)
-        peaks[index, bucket.batch_size] = compiled.peak / GIB
-        return compiled
+    def compile_step(program, bucket, index, chips):
+        """A step that needs 1 GiB, and 10 MiB for each visible token of each clip on a device."""
+        compiled.append((index, bucket.batch_size))
+        needed = GIB + 10 * 2**20 * (bucket.audio_tokens + bucket.video_tokens) * bucket.batch_size // chips
+        return Compiled(bucket.batch_size, bucket.mask_ratio, temporaries=needed)
 
-    monkeypatch.setattr(fit_batch, 'compile_step', noted)
+    monkeypatch.setattr(fit_batch, 'compile_step', compile_step)
     said = []
-    everything = fit_batch.run(config, 100.0, None, said.append)
-    assert everything == [64, 64]
-    budget = (peaks[1, 64] + peaks[1, 8]) / 2
-    peaks.clear()
-    sizes = fit_batch.run(config, budget, None, said.append)
-    assert 8 <= sizes[1] < 64 and sizes[0] >= sizes[1]
-    assert all(peak <= budget or batch > sizes[index] for (index, batch), peak in peaks.items())
+    assert fit_batch.run(config, 100.0, None, said.append) == [64, 64]
+    compiled.clear()
+    tokens = [bucket.audio_tokens + bucket.video_tokens for bucket in make_plan(config).buckets]
+    sizes = fit_batch.run(config, 1.2, None, said.append)
+    # Of 8 devices each holds an eighth of the clips: 0.2 GiB are 204.8 MiB.
+    assert sizes == [8 * int(20.48 // count) for count in tokens]
+    assert set(compiled) >= {(index, size) for index, size in enumerate(sizes)}
     assert f'{sizes[1]} clips' in said[-1]
-    peaks.clear()
-    assert fit_batch.run(config, budget, None, said.append) == sizes
-    assert not peaks
+    compiled.clear()
+    assert fit_batch.run(config, 1.2, None, said.append) == sizes
+    assert not compiled
 
     values = to_dict(config)
     values['batch'] |= {'rule': 'listed', 'sizes': ','.join(map(str, sizes))}

@@ -18,7 +18,7 @@ Scales = Callable[[Any], Any]  # from parameters to a factor of the learning rat
 def make_optimizer(config: OptimizerConfig, scales: Scales | None = None) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) up to the learning rate, which the step multiplies in."""
     parts = [
-        optax.scale_by_adam(config.b1, config.b2),
+        optax.scale_by_adam(config.b1, config.b2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask=_is_kernel),
     ]
     if config.clip_norm > 0:

@@ -98,11 +98,11 @@ def two_steps(make_pretrainer, config, devices):
 def configs(tiny):
     # One bucket; every loss term is on. SGD-like steps would hide nothing either, but AdamW divides
     # by the size of the gradient: where that is rounding (a key's bias has no other), so is the
-    # update. Hence the small rate; the moments, which are the gradients, are compared as well.
+    # update, but for a larger epsilon. The moments, which are the gradients, are compared as well.
     shared = {
         'masking': {'curriculum': 'none', 'end_ratio': 0.5},
         'loss': {'second_view': True, 'intra_weight': 0.5},
-        'optimizer': {'learning_rate': 2e-5, 'warmup_samples': 0},
+        'optimizer': {'learning_rate': 1e-4, 'warmup_samples': 0, 'epsilon': 1e-6},
     }
     return {
         'one': tiny(**shared),
