@@ -1,8 +1,9 @@
 """The train step of a small masked autoencoder, ours and PyTorch's: python -m experiments.against_torch.
 
-Both have the same parameters, batch and AdamW; the script checks first that they give the same loss and
-gradients. Rounds take turns, so that both have the same share of a busy machine. PyTorch runs eagerly,
-with its fused attention and optimizer. Needs the extra: pip install -e '.[torch]'.
+Both have the same parameters, batch and AdamW; the script checks first that they give the same losses over
+three steps. Each has a process of its own, and rounds take turns, so that both have the same share of a
+busy machine. PyTorch runs eagerly, with its fused attention and optimizer. Needs the extra:
+pip install -e '.[torch]'.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import flax.linen as nn
@@ -29,10 +32,13 @@ from diffmavil_jax.models.encoders import Encoder
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.positions import sincos_table
 from diffmavil_jax.models.transformer import Compute
+from diffmavil_jax.parallel.allocator import keep_freed_memory
 
 RATE = 1e-3
 BETAS = (0.9, 0.95)
 PATCH_DIM = 256
+
+Batch = tuple[np.ndarray, ...]  # patches, and the indices of visible and of masked ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +164,7 @@ def copy_parameters(params: dict[str, Any], model: TorchAutoencoder) -> None:
     linear(model.prediction, decoder['prediction'])
 
 
-def our_step(model: OurAutoencoder, params: Any, batch: tuple[np.ndarray, ...]) -> Callable[[], float]:
+def our_step(model: OurAutoencoder, params: Any, batch: Batch) -> Callable[[], float]:
     """A function that makes one training step and returns the loss before it."""
     optimizer = optax.adamw(RATE, *BETAS, weight_decay=0.05)
 
@@ -181,7 +187,7 @@ def our_step(model: OurAutoencoder, params: Any, batch: tuple[np.ndarray, ...]) 
     return run
 
 
-def torch_step(model: TorchAutoencoder, batch: tuple[np.ndarray, ...]) -> Callable[[], float]:
+def torch_step(model: TorchAutoencoder, batch: Batch) -> Callable[[], float]:
     """The same in PyTorch."""
     patches, visible, masked = (torch.from_numpy(np.asarray(x)) for x in batch)
     visible, masked = visible.long(), masked.long()
@@ -196,6 +202,36 @@ def torch_step(model: TorchAutoencoder, batch: tuple[np.ndarray, ...]) -> Callab
         return float(loss.detach())
 
     return run
+
+
+def serve_ours(pipe: Connection, sizes: Sizes, batch: Batch) -> None:
+    """Ours in a process of its own: sends its parameters, then times as many steps as it is asked to."""
+    keep_freed_memory()  # as main.py does
+    model = OurAutoencoder(sizes)
+    params = nn.unbox(model.init(jax.random.key(0), *batch)['params'])
+    pipe.send(jax.device_get(params))
+    _serve(pipe, our_step(model, params, batch))
+
+
+def serve_torch(pipe: Connection, sizes: Sizes, batch: Batch) -> None:
+    """PyTorch's in a process of its own, from parameters that it is sent."""
+    keep_freed_memory()  # it gains from that too
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    model = TorchAutoencoder(sizes)
+    copy_parameters(pipe.recv(), model)
+    _serve(pipe, torch_step(model, batch))
+
+
+def _serve(pipe: Connection, step: Callable[[], float]) -> None:
+    pipe.send([step() for _ in range(3)])
+    while steps := pipe.recv():
+        step()
+        seconds = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - began)
+        pipe.send(seconds)
 
 
 def main() -> None:
@@ -214,29 +250,28 @@ def main() -> None:
     visible = round(tokens * (1 - options.mask_ratio))
     names = [field.name for field in dataclasses.fields(Sizes) if hasattr(options, field.name)]
     sizes = Sizes(grid=(64, 8), visible=visible, **{name: getattr(options, name) for name in names})
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     rng = np.random.default_rng(0)
     order = rng.permuted(np.tile(np.arange(tokens, dtype=np.int32), (options.batch, 1)), axis=1)
     patches = rng.standard_normal((options.batch, tokens, PATCH_DIM), dtype=np.float32)
     batch = (patches, order[:, :visible], order[:, visible:])
-    ours = OurAutoencoder(sizes)
-    params = nn.unbox(ours.init(jax.random.key(0), *batch)['params'])
-    theirs = TorchAutoencoder(sizes)
-    copy_parameters(params, theirs)
-    steps = {'ours': our_step(ours, params, batch), 'PyTorch': torch_step(theirs, batch)}
-    first = {name: [step() for _ in range(3)] for name, step in steps.items()}
+    context = multiprocessing.get_context('spawn')
+    pipes = {}
+    for name, serve in (('ours', serve_ours), ('PyTorch', serve_torch)):
+        pipes[name], end = context.Pipe()
+        context.Process(target=serve, args=(end, sizes, batch), daemon=True).start()
+    pipes['PyTorch'].send(pipes['ours'].recv())
+    first = {name: pipe.recv() for name, pipe in pipes.items()}
     if not all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(*first.values(), strict=True)):
         raise SystemExit(f'The two do not compute the same: {first}')
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    seconds: dict[str, list[float]] = {name: [] for name in pipes}
     for _ in range(options.rounds):
-        for name, step in steps.items():
-            step()
-            for _ in range(options.steps):
-                began = time.perf_counter()
-                step()
-                seconds[name].append(time.perf_counter() - began)
+        for name, pipe in pipes.items():
+            pipe.send(options.steps)
+            seconds[name] += pipe.recv()
+    for pipe in pipes.values():
+        pipe.send(0)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f'jax {jax.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, {sizes}')
+    print(f'jax {jax.__version__}, torch {torch.__version__}, {os.cpu_count()} cores, {sizes}')
     print('| step, ms | ours | PyTorch | ours / PyTorch |')
     print('|---|---|---|---|')
     ratio = medians['ours'] / medians['PyTorch']
