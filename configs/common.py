@@ -100,7 +100,7 @@ def _paper(config: ConfigDict) -> None:
     config.audio.update(front_end='audiomae', num_mel_bins=128, num_frames=1024, patch=16)
     config.video.update(patch=16, patch_frames=2)
     config.model.update(size='B', dtype='bfloat16')
-    config.batch.update(size=512, max_size=1024)
+    config.batch.update(size=512, max_size=1024, multiple=256)  # divides over up to 256 chips
     config.optimizer.update(learning_rate=4e-4, weight_decay=1e-5)
 
 
