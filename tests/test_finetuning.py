@@ -16,6 +16,8 @@ from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.inherit import inherit
 from diffmavil_jax.pretrained import load_params
 from diffmavil_jax.retrieving import retrieve
+from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.workdir import open_workdir
 
 RATE = 16_000
 FOLDS = ('fold1', 'fold2', 'fold3')
@@ -47,12 +49,14 @@ def dataset(tmp_path_factory, write_prepared):
 
 
 @pytest.fixture(scope='module')
-def pretrained(tiny, tmp_path_factory):
-    """A run of a few steps."""
-    workdir = tmp_path_factory.mktemp('pretrained') / 'run'
-    config = tiny(train={'samples': 48}, masking={'buckets': 1}, evaluation={'probe_train_clips': 0})
-    run(config, workdir)
-    return str(workdir)
+def pretrained(tiny, make_pretrainer, tmp_path_factory):
+    """The workdir of a run that has made no step yet: its evaluation and report are not needed."""
+    directory = open_workdir(tmp_path_factory.mktemp('pretrained') / 'run', tiny(), overwrite=False)
+    program, _ = make_pretrainer(tiny(), (), jax.devices())
+    store = CheckpointStore(directory.path / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
+    store.save(0, program.init(), {}, block=True)
+    store.close()
+    return str(directory.path)
 
 
 def run(config, workdir):
@@ -139,11 +143,16 @@ def test_from_scratch_it_is_the_network_of_the_run_with_other_parameters(tiny, d
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_parameters(tiny, dataset, tmp_path):
     whole = finetuning(
-        tiny, dataset, finetune={'class_balanced': True, 'average_decay': 0.9, 'modality': 'audio'}
+        tiny,
+        dataset,
+        finetune={'class_balanced': True, 'average_decay': 0.9, 'modality': 'audio'},
+        train={'samples': 64},
+        evaluation={'every_samples': 32},
+        checkpoint={'every_samples': 32},
     )
     run(whole, tmp_path / 'whole')
     run(whole, tmp_path / 'parts')
-    later = tmp_path / 'parts' / 'checkpoints' / '192'
+    later = tmp_path / 'parts' / 'checkpoints' / '64'
     later.rename(tmp_path / 'aside')
     (tmp_path / 'parts' / 'report' / 'index.html').unlink()
     run(whole, tmp_path / 'parts')

@@ -16,7 +16,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 VARIANTS = ('demo', 'demo_long', 'folder', 'audioset', 'vggsound')
 BUCKETS = 2
-SAMPLES = 640
+SAMPLES = 384
 TIMEOUT_S = 300
 
 
@@ -47,7 +47,7 @@ def tiny_flags(tiny_values, tmp_path_factory):
     """A tiny run, long enough to be hit in its middle, as flags; all starts share what they compile."""
     values = tiny_values | {
         'train': {'samples': SAMPLES, 'log_every_samples': 16},
-        'checkpoint': {'every_samples': 64, 'every_minutes': 60.0, 'keep_latest': 20},
+        'checkpoint': {'every_samples': 32, 'every_minutes': 60.0, 'keep_latest': 20},
         'parallel': {'compilation_cache': str(tmp_path_factory.mktemp('cache'))},
     }
     values['evaluation'] = tiny_values['evaluation'] | {'every_samples': SAMPLES // 2}

@@ -136,11 +136,15 @@ class CheckpointStore:
                 state=ocp.args.StandardSave(state),
                 metadata=ocp.args.JsonSave({'metadata': dict(metadata), 'metrics': metrics}),
             )
-            self._failure = ''
-            with self._noting_failure():
-                self._manager.save(samples, args=items, force=True)
-                if block:
-                    self.wait()
+            # Orbax may still hold one more error of a save that failed, and raise it in place of this save.
+            for _ in range(2 if self._failure else 1):
+                self._failure = ''
+                with self._noting_failure():
+                    self._manager.save(samples, args=items, force=True)
+                    if block:
+                        self.wait()
+                if not self._failure:
+                    break
         return is_new
 
     def settle(self) -> None:
