@@ -25,6 +25,7 @@ from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.experiment import Program, make_program
 from diffmavil_jax.models.attention import choose
 from diffmavil_jax.parallel import hosts
+from diffmavil_jax.parallel.allocator import keep_freed_memory
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.pretraining import pretraining_task
 from diffmavil_jax.training.plan import Bucket, Plan, make_plan
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument('--out', type=pathlib.Path, help='a JSON file for the numbers')
     parser.add_argument('changes', nargs='*', metavar='FIELD=VALUE', help='such as masking.buckets=2')
     options = parser.parse_args()
+    keep_freed_memory()  # as main.py does
     configs = {method: load(method, options.variant, options.changes) for method in METHODS}
     plans = {method: make_plan(config) for method, config in configs.items()}
     peak = options.peak or measure_peak(configs['diffmavil'].model.dtype)

@@ -36,6 +36,10 @@ LONG = (
 )  # fmt: skip
 
 
+def pytest_addoption(parser):
+    parser.addoption('--all_meshes', action='store_true', help='compare every mesh with one device')
+
+
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 

@@ -1,5 +1,7 @@
 """The mesh: its shapes, its errors, and that it changes no number."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -94,35 +96,52 @@ def two_steps(make_pretrainer, config, devices):
     return metrics, jax.device_get(state), layout
 
 
+def shapes(devices):
+    """(data, fsdp, tensor) of every mesh of so many devices."""
+    axes = [n for n in range(1, devices + 1) if devices % n == 0]
+    return [(d, f, devices // (d * f)) for d in axes for f in axes if devices % (d * f) == 0]
+
+
+def pytest_generate_tests(metafunc):
+    """Each mesh compiles its own step: pytest --all_meshes takes all, for some minutes."""
+    if 'mesh_shape' in metafunc.fixturenames:
+        every = [shape for devices in (2, 4, 8) for shape in shapes(devices)]
+        some = [(8, 1, 1), (2, 2, 2)]
+        metafunc.parametrize('mesh_shape', every if metafunc.config.getoption('all_meshes') else some)
+
+
 @pytest.fixture(scope='module')
-def configs(tiny):
+def make_config(tiny):
     # One bucket; every loss term is on. SGD-like steps would hide nothing either, but AdamW divides
     # by the size of the gradient: where that is rounding (a key's bias has no other), so is the
     # update, but for a larger epsilon. The moments, which are the gradients, are compared as well.
-    shared = {
-        'masking': {'curriculum': 'none', 'end_ratio': 0.5},
-        'loss': {'second_view': True, 'intra_weight': 0.5},
-        'optimizer': {'learning_rate': 1e-4, 'warmup_samples': 0, 'epsilon': 1e-6},
-    }
-    return {
-        'one': tiny(**shared),
-        'data': tiny(**shared),
-        'mixed': tiny(**shared, parallel={'data': 2, 'fsdp': 2, 'tensor': 2}),
-    }
+    def make(data, fsdp, tensor):
+        return tiny(
+            masking={'curriculum': 'none', 'end_ratio': 0.5},
+            loss={'second_view': True, 'intra_weight': 0.5},
+            optimizer={'learning_rate': 1e-4, 'warmup_samples': 0, 'epsilon': 1e-6},
+            parallel={'data': data, 'fsdp': fsdp, 'tensor': tensor},
+        )
+
+    return make
 
 
 @pytest.fixture(scope='module')
-def one_device(configs, make_pretrainer):
-    return two_steps(make_pretrainer, configs['one'], jax.devices()[:1])
+def one_device(make_config, make_pretrainer):
+    return two_steps(make_pretrainer, make_config(1, 1, 1), jax.devices()[:1])
 
 
-@pytest.mark.parametrize('kind', ['data', 'mixed'])
-def test_losses_gradients_and_parameters_are_those_of_one_device(configs, make_pretrainer, one_device, kind):
+def test_losses_gradients_and_parameters_are_those_of_one_device(
+    mesh_shape, make_config, make_pretrainer, one_device
+):
     expected_metrics, expected, _ = one_device
-    metrics, state, layout = two_steps(make_pretrainer, configs[kind], jax.devices())
+    devices = jax.devices()[: math.prod(mesh_shape)]
+    metrics, state, layout = two_steps(make_pretrainer, make_config(*mesh_shape), devices)
     axes = {axis for spec in layout for axis in spec if axis is not None}
-    sharded = {axis for axis in axes if getattr(configs[kind].parallel, axis) > 1}
-    assert sharded == (set() if kind == 'data' else {'fsdp', 'tensor'})
+    sizes = dict(zip(('data', 'fsdp', 'tensor'), mesh_shape, strict=True))
+    assert {axis for axis in axes if sizes[axis] > 1} == {
+        axis for axis in ('fsdp', 'tensor') if sizes[axis] > 1
+    }
     for ours, theirs in zip(metrics, expected_metrics, strict=True):
         assert ours.keys() == theirs.keys() >= {'inter', 'intra', 'audio', 'video', 'gradient_norm'}
         for name in theirs:
