@@ -75,7 +75,10 @@ def main() -> None:
         ]
     for _ in range(options.rounds):
         for entry in timed:
-            states[entry.method] = run(entry, states[entry.method], options.steps)
+            states[entry.method], seconds = timed_steps(
+                entry.step, states[entry.method], entry.batch, options.steps
+            )
+            entry.seconds += seconds
     rows = [describe(entry, peak) for entry in timed]
     print(table(rows))
     macs = {method: plan.macs / plan.total_samples for method, plan in plans.items()}
@@ -111,31 +114,37 @@ def bare_program(config: Config, plan: Plan) -> Program:
 
 
 def compile_bucket(method: str, config: Config, plan: Plan, program: Program, index: int) -> Timed:
-    """Compiles one step and makes its batch."""
+    """Compiles one step and makes its batch, of clips of noise."""
     bucket = plan.buckets[index]
     began = time.perf_counter()
     step = program.lower(index).compile()
     compile_s = time.perf_counter() - began
+    return Timed(method, bucket, step, random_batch(config, bucket.batch_size), compile_s)
+
+
+def random_batch(config: Config, size: int) -> dict[str, jax.Array]:
+    """Clips of noise on the devices."""
     data, rng = config.data, np.random.default_rng(0)
-    shape = (bucket.batch_size, data.frames, data.frame_size, data.frame_size, 3)
+    shape = (size, data.frames, data.frame_size, data.frame_size, 3)
     batch = {
-        'waveform': rng.integers(-9_000, 9_000, (bucket.batch_size, data.num_samples), np.int16),
+        'waveform': rng.integers(-9_000, 9_000, (size, data.num_samples), np.int16),
         'frames': rng.integers(0, 256, shape, np.uint8),
-        'position': np.arange(bucket.batch_size, dtype=np.int32),
+        'position': np.arange(size, dtype=np.int32),
     }
-    return Timed(method, bucket, step, hosts.put_batch(batch, make_mesh(config.parallel)), compile_s)
+    return hosts.put_batch(batch, make_mesh(config.parallel))
 
 
-def run(entry: Timed, state: Any, steps: int) -> Any:
-    """Times some steps in a row after one that is not timed; returns the state after them."""
-    state, _ = entry.step(state, entry.batch)
+def timed_steps(step: Any, state: Any, batch: dict[str, jax.Array], steps: int) -> tuple[Any, list[float]]:
+    """The state after some steps, and their seconds, after one that is not timed."""
+    state, _ = step(state, batch)
     jax.block_until_ready(state)
+    seconds = []
     for _ in range(steps):
         began = time.perf_counter()
-        state, _ = entry.step(state, entry.batch)
+        state, _ = step(state, batch)
         jax.block_until_ready(state)
-        entry.seconds.append(time.perf_counter() - began)
-    return state
+        seconds.append(time.perf_counter() - began)
+    return state, seconds
 
 
 def measure_peak(dtype: str) -> float:

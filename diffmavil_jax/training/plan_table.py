@@ -59,13 +59,23 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
             f'{row["mask_ratio"]:.3f}',
             str(row['audio_tokens']),
             str(row['video_tokens']),
-            _si(row['macs_per_clip']),
-            _si(row['macs']),
+            metric(row['macs_per_clip']),
+            metric(row['macs']),
             f'{100 * row["saved"]:.1f} %',
         )
         for row in plan_rows(plan)
     ]
-    total = ('total', f'{plan.total_samples:,}', f'{plan.total_steps:,}', '', '', '', '', '', _si(plan.macs))
+    total = (
+        'total',
+        f'{plan.total_samples:,}',
+        f'{plan.total_steps:,}',
+        '',
+        '',
+        '',
+        '',
+        '',
+        metric(plan.macs),
+    )
     lines.append((*total, f'{100 * plan.saved:.1f} %'))
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     table = '\n'.join(
@@ -76,11 +86,11 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         f'{name}: {buckets}; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
-        f'({_si(plan.baseline_macs_per_clip)} a clip), at equal clips.'
+        f'({metric(plan.baseline_macs_per_clip)} a clip), at equal clips.'
     )
 
 
-def _si(value: float) -> str:
+def metric(value: float) -> str:
     """Three digits and a metric prefix."""
     exponent = min(max(len(str(int(value))) - 1, 0) // 3, 6)
     return f'{value / 1000**exponent:.3g} {" kMGTPE"[exponent]}'.strip()
