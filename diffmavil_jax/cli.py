@@ -8,31 +8,27 @@ Exit codes: 0 done; 1 it failed on the way; 2 a wrong flag, list or input; 130 s
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import logging
-import os
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-# What a command needs is imported by the command: `diffmavil --help` costs milliseconds.
+from diffmavil_jax.commands import prepare, retrieve
+from diffmavil_jax.commands.command import Command, fail
 
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A sub-command: what it is for, its flags, and what it does; `run` returns the exit code."""
-
-    about: str
-    add_flags: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+COMMANDS: Mapping[str, Command] = types.MappingProxyType(
+    {
+        'prepare': prepare.COMMAND,
+        'retrieve': retrieve.COMMAND,
+    }
+)
 
 
 class _Parser(argparse.ArgumentParser):
     """Errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(_fail(f'{message}. See {self.prog} --help.', 2))
+        self.exit(fail(f'{message}. See {self.prog} --help.', 2))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,182 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     return COMMANDS[flags.command].run(flags)
 
-
-def _fail(message: str, code: int) -> int:
-    print(f'error: {" ".join(message.split())}', file=sys.stderr)
-    return code
-
-
-# ---- prepare ------------------------------------------------------------------------
-
-
-def _prepare_flags(parser: argparse.ArgumentParser) -> None:
-    from diffmavil_jax.data.listings.sources import SOURCES
-    from diffmavil_jax.data.prepare.settings import DOUBTFUL, Settings
-
-    default = Settings()
-    width = max(map(len, SOURCES))
-    parser.epilog = 'sources:\n' + ''.join(
-        f'  {name:{width}}  {source.about}\n' for name, source in SOURCES.items()
-    )
-    parser.epilog += (
-        "\nBeam's own flags follow a --, as in: ... --runner=FlinkRunner -- --flink_master=HOST:8081"
-    )
-    add = parser.add_argument
-    add('--source', required=True, choices=list(SOURCES), metavar='SOURCE', help='one of the sources below')
-    add('--input', required=True, metavar='DIR', help='where its lists and media are')
-    add('--output', required=True, metavar='DIR', help='the dataset becomes DIR/NAME/1.0.0')
-    add('--name', help='of the dataset; the name of the source if not given')
-    add('--csv', metavar='FILE,...', default='', help='lists that are not in --input')
-    add('--labels', metavar='FILE', help="AudioSet's class_labels_indices.csv, or one class a line")
-    add(
-        '--modalities',
-        metavar='LIST',
-        help='audio,video, audio or video: what a clip must have and what is kept',
-    )
-    add('--seconds', help='length of a clip, or all for the whole row; 10, and all for the sound sources')
-    add('--frames', type=int, default=default.frames, help='pictures of a clip (%(default)s)')
-    add('--frame_size', type=int, default=default.frame_size, help='their width and height (%(default)s)')
-    add('--jpeg_quality', type=int, default=default.jpeg_quality, help='1 to 100 (%(default)s)')
-    add('--keep', metavar='LIST', default='', help=f'do not refuse: {" or ".join(DOUBTFUL)}, or both')
-    add('--eval_fraction', type=float, default=0.1, help='held out where nothing names splits (%(default)s)')
-    add('--folder_labels', action='store_true', help='folder: the first sub-folder is the class')
-    add(
-        '--shard_clips',
-        type=int,
-        default=default.shard_clips,
-        help='about so many a shard at most (%(default)s)',
-    )
-    add('--runner', default='DirectRunner', help='of Apache Beam (%(default)s, on this machine)')
-    add('--workers', type=int, help='processes of the DirectRunner; as many as cores if not given')
-    add('--overwrite', action='store_true', help='remove another dataset that is in its place')
-    add('beam_flags', nargs='*', metavar='-- BEAM_FLAGS', help='for the runner')
-
-
-def _prepare(flags: argparse.Namespace) -> int:
-    from etils import epath
-
-    from diffmavil_jax.data.clip import DataError
-    from diffmavil_jax.data.listings.row import Request
-    from diffmavil_jax.data.listings.sources import SOURCES
-    from diffmavil_jax.data.prepare.settings import Settings
-
-    logging.disable(logging.WARNING)  # Beam's, on what of Google's it does not find
-    try:
-        from diffmavil_jax.data.prepare.builder import Runner
-        from diffmavil_jax.data.prepare.run import prepare
-    except ModuleNotFoundError as error:
-        if (error.name or '').partition('.')[0] != 'apache_beam':
-            raise
-        return _fail("prepare needs Apache Beam: pip install -e '.[build]'", 2)
-    finally:
-        logging.disable(logging.NOTSET)
-    from diffmavil_jax.report import prepare_page
-
-    source = SOURCES[flags.source]
-    try:
-        prepared = prepare(
-            flags.source,
-            Request(
-                input=epath.Path(_absolute(flags.input)),
-                labels=epath.Path(flags.labels) if flags.labels else None,
-                tables=tuple(map(epath.Path, _list(flags.csv))),
-                eval_fraction=flags.eval_fraction,
-                folder_labels=flags.folder_labels,
-            ),
-            Settings(
-                modalities=_list(flags.modalities) if flags.modalities else source.modalities,
-                seconds=_seconds(flags.seconds) if flags.seconds else source.seconds,
-                frames=flags.frames,
-                frame_size=flags.frame_size,
-                jpeg_quality=flags.jpeg_quality,
-                keep=_list(flags.keep),
-                shard_clips=flags.shard_clips,
-            ),
-            output=epath.Path(_absolute(flags.output)),
-            name=flags.name or flags.source,
-            runner=Runner(flags.runner, flags.workers or os.cpu_count() or 1, flags.beam_flags),
-            overwrite=flags.overwrite,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-    except DataError as error:
-        return _fail(str(error), 2)
-    except KeyboardInterrupt:
-        return _fail('stopped; the same command goes on where it was', 130)
-    page = prepared.folder / 'prepare_report.html'
-    page.write_text(prepare_page.render(prepared.report))
-    report = prepared.report
-    was_there = 'was there already, ' if prepared.was_there else ''
-    print(
-        f'{prepared.folder}: {was_there}{report["written"]:,} of {report["listed"]:,} clips. Report: {page}'
-    )
-    for reason, count in report['refused'].items():
-        print(f'  refused {count:,}: {reason}')
-    for warning in report['warnings']:
-        print(f'  warning: {warning}')
-    return 0
-
-
-def _absolute(path: str) -> str:
-    """Workers may run in another folder."""
-    return path if '://' in path else os.path.abspath(os.path.expanduser(path))
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(',') if part.strip())
-
-
-def _seconds(text: str) -> float | None:
-    from diffmavil_jax.data.clip import DataError
-
-    if text == 'all':
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(f'--seconds={text}: must be from 0.2 to 3600, or all.') from None
-
-
-# ---- retrieve -----------------------------------------------------------------------
-
-
-def _retrieve_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add('--run', required=True, metavar='DIR', help='the workdir of a pretraining run')
-    add('--data', required=True, metavar='DIR', help='a dataset written by `diffmavil prepare`')
-    add('--split', default='test', help='its clips (default: %(default)s)')
-    add('--clips_per_class', type=int, default=5, metavar='N', help='of each class; 0: all (default: 5)')
-    add('--seed', type=int, default=0, metavar='N', help='of the choice of clips (default: 0)')
-
-
-def _retrieve(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config_tree import ConfigError
-    from diffmavil_jax.data.clip import DataError
-    from diffmavil_jax.retrieving import retrieve
-
-    try:
-        result = retrieve(
-            flags.run, flags.data, flags.split, clips_per_class=flags.clips_per_class, seed=flags.seed
-        )
-    except (ConfigError, DataError) as error:
-        return _fail(str(error), 2)
-    for name, title in (('a2v', 'sound to picture'), ('v2a', 'picture to sound'), ('chance', 'chance')):
-        scores = result[name]
-        recalls = '  '.join(f'R@{k} {100 * scores[f"recall_at_{k}"]:5.1f} %' for k in (1, 5, 10))
-        print(f'{title:17} {recalls}  median rank {scores["median_rank"]:g} of {scores["num_candidates"]:g}')
-    for remark in result['remarks']:
-        print(remark)
-    return 0
-
-
-COMMANDS: Mapping[str, Command] = types.MappingProxyType(
-    {
-        'prepare': Command('Makes a dataset of media files, to train on.', _prepare_flags, _prepare),
-        'retrieve': Command(
-            'Finds the sound of each picture, and the picture of each sound.', _retrieve_flags, _retrieve
-        ),
-    }
-)
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -1,0 +1,39 @@
+"""`diffmavil retrieve`: which sound belongs to which picture, in a prepared dataset."""
+
+from __future__ import annotations
+
+import argparse
+
+from diffmavil_jax.commands.command import Command, fail
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('--run', required=True, metavar='DIR', help='the workdir of a pretraining run')
+    add('--data', required=True, metavar='DIR', help='a dataset written by `diffmavil prepare`')
+    add('--split', default='test', help='its clips (default: %(default)s)')
+    add('--clips_per_class', type=int, default=5, metavar='N', help='of each class; 0: all (default: 5)')
+    add('--seed', type=int, default=0, metavar='N', help='of the choice of clips (default: 0)')
+
+
+def _run(flags: argparse.Namespace) -> int:
+    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.data.clip import DataError
+    from diffmavil_jax.retrieving import retrieve
+
+    try:
+        result = retrieve(
+            flags.run, flags.data, flags.split, clips_per_class=flags.clips_per_class, seed=flags.seed
+        )
+    except (ConfigError, DataError) as error:
+        return fail(str(error), 2)
+    for name, title in (('a2v', 'sound to picture'), ('v2a', 'picture to sound'), ('chance', 'chance')):
+        scores = result[name]
+        recalls = '  '.join(f'R@{k} {100 * scores[f"recall_at_{k}"]:5.1f} %' for k in (1, 5, 10))
+        print(f'{title:17} {recalls}  median rank {scores["median_rank"]:g} of {scores["num_candidates"]:g}')
+    for remark in result['remarks']:
+        print(remark)
+    return 0
+
+
+COMMAND = Command('Finds the sound of each picture, and the picture of each sound.', _add_flags, _run)
