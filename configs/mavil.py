@@ -14,10 +14,10 @@ from configs import common
 
 def get_config(variant: str = 'demo') -> ConfigDict:
     """The config of a variant; `help` lists them."""
-    return common.build('mavil', variant, _techniques, __doc__ or '')
+    return common.build('mavil', variant, techniques, __doc__ or '')
 
 
-def _techniques(config: ConfigDict) -> None:
+def techniques(config: ConfigDict) -> None:
     """Each line is one switch; configs/diffmavil.py has the other side of each."""
     config.diffusion.enabled = False
     config.loss.normalize_targets = True

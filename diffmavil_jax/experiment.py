@@ -106,7 +106,7 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
         task = TASKS[config.objective](dataclasses.replace(config, model=model), plan, sources, output)
         directory = _open_shared(workdir, config, overwrite=overwrite)
         environment = write_environment(output, _device(mesh) | {'attention': f'{attention}: {reason}'})
-        _use_compilation_cache(config.parallel.compilation_cache)
+        use_compilation_cache(config.parallel.compilation_cache)
         buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
         _say(f'{config.name}: {plan.total_samples:,} clips in {buckets}, in {directory.path}')
         for note in task.notes:
@@ -309,7 +309,7 @@ def _restore_or_init(
     return task.start(program.init()), loop.Timings()
 
 
-def _use_compilation_cache(path: str) -> None:
+def use_compilation_cache(path: str) -> None:
     """Persistent, so that the second start of the same shapes compiles nothing."""
     if not path:
         return

@@ -14,34 +14,36 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from experiments.intervals import spell_difference
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def _recipe(samples: int, learning_rate: float, batch: int) -> tuple[str, ...]:
+def _recipe(samples: int, learning_rate: float, batch: int) -> dict[str, Any]:
     """For the demo's small network and minutes; mixing clips or hiding tokens slows it more than it helps."""
-    values = {
+    return {
         'train.samples': samples,
         'optimizer.warmup_samples': samples // 10,
         'optimizer.learning_rate': learning_rate,
         'batch.size': batch,
         'batch.max_size': batch,
-        'finetune.mixup_rate': 0,
-        'finetune.time_mask': 0,
-        'finetune.frequency_mask': 0,
+        'finetune.mixup_rate': 0.0,
+        'finetune.time_mask': 0.0,
+        'finetune.frequency_mask': 0.0,
     }
-    return tuple(f'--config.{name}={value}' for name, value in values.items())
 
 
 # Rates were chosen on validation clips: of folds 1 to 3, and of the digits' training clips.
-ESC10 = (
-    '--config.finetune.folds=fold1,fold2,fold3,fold4',
-    '--config.finetune.spec_augment_time=48',
-    '--config.finetune.spec_augment_frequency=8',
-)
+ESC10 = {
+    'finetune.folds': 'fold1,fold2,fold3,fold4',
+    'finetune.spec_augment_time': 48,
+    'finetune.spec_augment_frequency': 8,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,21 +51,21 @@ class Comparison:
     """Two trainings that differ in where their parameters come from."""
 
     variant: str  # of configs/finetune.py, and the name of the prepared set
-    flags: tuple[str, ...]
+    fields: Mapping[str, Any]  # of the config
     meaning: str
 
 
 COMPARISONS = {
-    'esc10': Comparison('esc10', (*ESC10, *_recipe(3_000, 2e-3, 16)), 'ESC-10, folds 1 to 4, fine-tuned'),
+    'esc10': Comparison('esc10', ESC10 | _recipe(3_000, 2e-3, 16), 'ESC-10, folds 1 to 4, fine-tuned'),
     'esc10_probe': Comparison(
         'esc10',
-        (*ESC10, '--config.finetune.probe=linear', *_recipe(3_000, 2e-2, 16)),
+        ESC10 | {'finetune.probe': 'linear'} | _recipe(3_000, 2e-2, 16),
         'ESC-10, folds 1 to 4, frozen, linear probe',
     ),
     'digits': Comparison('spoken_digit', _recipe(16_000, 4e-3, 32), 'spoken digits, fine-tuned on all'),
     'digits_10': Comparison(
         'spoken_digit',
-        ('--config.finetune.clips_per_class=10', *_recipe(4_000, 4e-3, 32)),
+        {'finetune.clips_per_class': 10} | _recipe(4_000, 4e-3, 32),
         'spoken digits, fine-tuned on 10 a class',
     ),
 }
@@ -86,22 +88,13 @@ def main() -> None:
             np.array([_accuracies(options, name, seed, origin, extra) for seed in range(options.seeds)])
             for origin in ((), ('--config.finetune.scratch',))
         )
-        cells = (spell(pretrained), spell(scratch), spell_difference(pretrained - scratch))
+        cells = (spell(pretrained), spell(scratch), spell_difference((pretrained - scratch).ravel()))
         print(f'| {comparison.meaning} | {" | ".join(cells)} |', flush=True)
 
 
 def spell(scores: np.ndarray) -> str:
     """The mean, and each seed's over its folds."""
     return f'{scores.mean():.1f} % ({", ".join(f"{score:.1f}" for score in scores.mean(axis=1))})'
-
-
-def spell_difference(differences: np.ndarray) -> str:
-    """The mean of the paired differences of all seeds and folds, with its t interval."""
-    mean, count = differences.mean(), differences.size
-    if count < 2:
-        return f'{mean:+.1f}'
-    half = stats.t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count)
-    return f'{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})'
 
 
 def _accuracies(
@@ -120,7 +113,7 @@ def _accuracies(
             f'--config.data.path={(options.data / comparison.variant).absolute()}',
             f'--config.seed={seed}',
             f'--workdir={workdir}',
-            *comparison.flags,
+            *(f'--config.{field}={value}' for field, value in comparison.fields.items()),
             *origin,
             *extra,
         ]

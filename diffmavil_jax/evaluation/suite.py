@@ -73,28 +73,38 @@ class Suite:
 
     def full(self, trained: Any, untrained: Any) -> Nested:
         """Everything for the trained network, and the same under `untrained` and `raw`, and `chance`."""
-        networks = {'trained': trained, 'untrained': untrained}
-        results: dict[str, Nested] = {
-            name: self.retrieval(params) | self.reconstruction(params) for name, params in networks.items()
-        }
-        results['raw'] = {}
-        if min(len(self._probe_train), len(self._probe_eval)) >= _MIN_PROBE_CLIPS:
-            looks = {name: self._features(params) for name, params in networks.items()}
-            looks['raw'] = self.network.raw
-            train = self._extract(looks, self._train, self._probe_train)
-            test = self._extract(looks, self._held_out, self._probe_eval)
-            train_truth = self._truth(self._train, self._probe_train)
-            test_truth = self._truth(self._held_out, self._probe_eval)
-            for name in networks:
-                results[name] |= _decode(train[name], train_truth, test[name], test_truth)
-            results['raw'] = self._raw(train['raw'], train_truth, test['raw'], test_truth)
+        results = self._measured({'trained': trained, 'untrained': untrained}, raw=True)
         chance = _named(retrieval.chance(len(self.retrieval_clips)))
         return {
             **results['trained'],
             'untrained': results['untrained'],
-            'raw': results['raw'],
+            'raw': results.get('raw', {}),
             'chance': {'retrieval': {'a2v': chance, 'v2a': chance}},
         }
+
+    def measured(self, params: Any) -> Nested:
+        """Everything for one network alone."""
+        return self._measured({'only': params}, raw=False)['only']
+
+    def _measured(self, networks: Mapping[str, Any], *, raw: bool) -> dict[str, Nested]:
+        """By name of the network; `raw` as well, where it is asked for and there are clips to fit on."""
+        results: dict[str, Nested] = {
+            name: self.retrieval(params) | self.reconstruction(params) for name, params in networks.items()
+        }
+        if min(len(self._probe_train), len(self._probe_eval)) < _MIN_PROBE_CLIPS:
+            return results
+        looks = {name: self._features(params) for name, params in networks.items()}
+        if raw:
+            looks['raw'] = self.network.raw
+        train = self._extract(looks, self._train, self._probe_train)
+        test = self._extract(looks, self._held_out, self._probe_eval)
+        train_truth = self._truth(self._train, self._probe_train)
+        test_truth = self._truth(self._held_out, self._probe_eval)
+        for name in networks:
+            results[name] |= _decode(train[name], train_truth, test[name], test_truth)
+        if raw:
+            results['raw'] = self._raw(train['raw'], train_truth, test['raw'], test_truth)
+        return results
 
     def _features(self, params: Any) -> Callable[[Batch], dict[str, Any]]:
         return lambda batch: self.network.features(params, batch)

@@ -1,0 +1,129 @@
+"""One training of an experiment, kept on disk: a finished one is not run again.
+
+A cell's folder holds its numbers, and of a pretraining what `config.init` starts from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+import time
+
+import jax
+
+from diffmavil_jax.config import Config, to_dict
+from diffmavil_jax.data.sources import open_sources
+from diffmavil_jax.evaluation.classification import ClassifierSuite
+from diffmavil_jax.evaluation.suite import flatten
+from diffmavil_jax.experiment import make_batches, make_program
+from diffmavil_jax.finetuning import classification_task, folds, split
+from diffmavil_jax.parallel.mesh import make_mesh
+from diffmavil_jax.pretraining import make_suite, pretraining_task
+from diffmavil_jax.task import Task
+from diffmavil_jax.training.buckets import CompiledSteps
+from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.training.plan import Plan, make_plan
+from diffmavil_jax.training.state import TrainState
+
+Numbers = dict[str, float]
+_NUMBERS = 'numbers.json'
+
+
+def pretrain(config: Config, folder: pathlib.Path) -> Numbers:
+    """Pretrains, and measures everything that the suite does, by flat name.
+
+    `clips`, `macs` and `train_s` are besides: clips seen, multiply-accumulates of a forward pass of
+    all of them, and seconds.
+
+    Raises:
+        ValueError: the folder has the numbers of another config.
+    """
+    known = _known(config, folder)
+    if known is not None:
+        return known
+    plan, sources = make_plan(config), open_sources(config)
+    task = pretraining_task(config, plan, sources, folder)
+    state, seconds = _train(config, task, plan)
+    store = CheckpointStore(folder / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
+    store.save(plan.total_samples, state, {}, block=True)
+    store.close()
+    measured = flatten(make_suite(config, task.objective, sources).measured(state.params))
+    facts = {'clips': float(plan.total_samples), 'macs': float(plan.macs), 'train_s': seconds}
+    return _keep(config, folder, measured | facts)
+
+
+def finetune(config: Config, folder: pathlib.Path) -> Numbers:
+    """Trains on labels; the scores of the test clips, their mean where there are folds."""
+    known = _known(config, folder)
+    if known is not None:
+        return known
+    parts = [part for _, part in folds(config)] if config.finetune.folds else [config]
+    scores = [_finetune_one(part) for part in parts]
+    return _keep(config, folder, {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]})
+
+
+def _finetune_one(config: Config) -> Numbers:
+    plan, sources = make_plan(config), open_sources(config)
+    task = classification_task(config, plan, sources, pathlib.Path())
+    state, _ = _train(config, task, plan)
+    options = {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
+    test = split(config, sources)[2]
+    return dict(ClassifierSuite(jax.jit(task.objective.probabilities), test, **options)(state.evaluated))
+
+
+def _train(config: Config, task: Task, plan: Plan) -> tuple[TrainState, float]:
+    """The trained state, and the seconds that its steps took."""
+    mesh = make_mesh(config.parallel)
+    program = make_program(config, task, plan, mesh)
+    steps = CompiledSteps(program.lower, len(plan.buckets))
+    steps.prepare(0)
+    state = task.start(program.init())
+    batches = make_batches(config, task, plan, mesh)(0)
+    seconds = 0.0
+    for index, bucket in enumerate(plan.buckets):
+        step = steps.get(index, lambda: False)
+        steps.prepare(index + 1)
+        began = time.perf_counter()
+        for _ in range(bucket.steps):
+            state, metrics = step(state, next(batches)[0])
+            if metrics['skipped'][0] > 0:
+                raise FloatingPointError(f'{config.name}: the loss is not finite.')
+        seconds += time.perf_counter() - began
+    return state, seconds
+
+
+def is_finished(folder: pathlib.Path) -> bool:
+    """Whether its numbers are there."""
+    return (folder / _NUMBERS).exists()
+
+
+def _known(config: Config, folder: pathlib.Path) -> Numbers | None:
+    """The numbers of a cell that is finished."""
+    if not is_finished(folder):
+        return None
+    if json.loads((folder / 'config.json').read_text()) != json.loads(json.dumps(to_dict(config))):
+        raise ValueError(f'{folder} holds another experiment; take another --out, or remove it.')
+    return json.loads((folder / _NUMBERS).read_text())
+
+
+def _keep(config: Config, folder: pathlib.Path, numbers: Numbers) -> Numbers:
+    """Written last, and whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(json.dumps(to_dict(config)))
+    with tempfile.NamedTemporaryFile('w', dir=folder, delete=False) as file:
+        json.dump(numbers, file, indent=2)
+    os.replace(file.name, folder / _NUMBERS)
+    return numbers
+
+
+def with_samples(config: Config, samples: int) -> Config:
+    """The same, as long; its warm-up keeps its share."""
+    share = config.optimizer.warmup_samples / config.train.samples
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, samples=samples),
+        optimizer=dataclasses.replace(config.optimizer, warmup_samples=round(share * samples)),
+    )

@@ -1,0 +1,28 @@
+"""Means over seeds with their 95 % intervals, and how they are written."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+
+def half_width(values: Float[np.ndarray, ' n']) -> float:
+    """Of Student's t interval of the mean; NaN for a single value."""
+    if len(values) < 2:
+        return float('nan')
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def spell_mean(values: Float[np.ndarray, ' n'], digits: int = 1) -> str:
+    """The mean and half of its interval."""
+    half = half_width(values)
+    return f'{values.mean():.{digits}f}' + ('' if np.isnan(half) else f' ± {half:.{digits}f}')
+
+
+def spell_difference(differences: Float[np.ndarray, ' n'], digits: int = 1) -> str:
+    """The mean of paired differences, and the ends of its interval."""
+    mean, half = differences.mean(), half_width(differences)
+    if np.isnan(half):
+        return f'{mean:+.{digits}f}'
+    return f'{mean:+.{digits}f} ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})'
