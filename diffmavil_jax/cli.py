@@ -13,13 +13,16 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from diffmavil_jax.commands import prepare, retrieve
+from diffmavil_jax.commands import embed, export, import_weights, prepare, retrieve
 from diffmavil_jax.commands.command import Command, fail
 
 COMMANDS: Mapping[str, Command] = types.MappingProxyType(
     {
         'prepare': prepare.COMMAND,
+        'embed': embed.COMMAND,
         'retrieve': retrieve.COMMAND,
+        'import': import_weights.COMMAND,
+        'export': export.COMMAND,
     }
 )
 

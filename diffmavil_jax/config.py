@@ -68,7 +68,7 @@ FRONT_ENDS: Mapping[str, FrontEnd] = types.MappingProxyType(
     }
 )
 
-OBJECTIVES = ('pretraining', 'classification')
+OBJECTIVES = ('pretraining', 'stage2', 'classification')
 SOURCES = ('generated', 'folder', 'tfds')
 DIFFICULTIES = ('easy', 'medium', 'hard')
 
@@ -227,6 +227,10 @@ class ModelConfig:
     """Encoders, fusion and decoders (MAViL: Huang et al. 2022, section 3)."""
 
     size: str = 'B'
+    # Of the encoders. `stored`: a table in the parameters, which nothing trains, as in networks that others
+    # trained; a new one holds sin-cos positions.
+    positions: str = 'sincos'
+    class_token: bool = True  # of each encoder; CAV-MAE has none
     fusion_layers: int = 2
     decoder_width: int = 512
     decoder_layers: int = 8
@@ -247,6 +251,7 @@ class ModelConfig:
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('size', self.size, tuple(VIT_SIZES))
+        yield from _one_of('positions', self.positions, ('sincos', 'stored'))
         yield from _one_of('dtype', self.dtype, ('float32', 'bfloat16'))
         yield from _one_of('attention', self.attention, ('auto', 'xla', 'cudnn'))
         if self.attention == 'cudnn' and self.dtype != 'bfloat16':
@@ -276,6 +281,11 @@ class ModelConfig:
     @property
     def vit(self) -> VitSize:
         return VIT_SIZES[self.size]
+
+    @property
+    def class_tokens(self) -> int:
+        """Tokens of an encoder before those of the patches."""
+        return int(self.class_token)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -390,12 +400,16 @@ class LossConfig:
     intra_weight: float = 0.01
     intra_temperature: float = 1.0
     second_view: bool = True  # a second masked view through the encoders, for the intra-modal term
+    # The inter-modal term is the mean over both views, which costs nothing; the papers contrast one.
+    inter_both_views: bool = False
 
     def problems(self) -> Iterator[Problem]:
         for field in ('audio_weight', 'video_weight', 'inter_weight', 'intra_weight'):
             yield from _at_least(field, getattr(self, field), 0)
         for field in ('inter_temperature', 'intra_temperature'):
             yield from _at_least(field, getattr(self, field), 1e-4)
+        if self.inter_both_views and not self.second_view:
+            yield 'inter_both_views', True, 'false without second_view'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -505,7 +519,8 @@ class FinetuneConfig:
     roll: bool = False  # sound is shifted in time, around its ends
     gain_db: float = 0.0  # sound becomes louder or softer by up to this
     class_balanced: bool = False  # clips of rare classes are drawn more often
-    positions: str = 'extend'  # of a length other than pretraining's: `extend` or `interpolate`
+    # Of a length other than that of `init`, also to pretrain: `extend` (stored ones: trim) or `interpolate`.
+    positions: str = 'extend'
     # Splits that are held out in turn, one run each, such as fold1,fold2; they replace data.eval_split.
     folds: str = ''
     validation_fraction: float = 0.1  # of the training clips of each class
@@ -595,7 +610,10 @@ class Config:
     name: str = 'diffmavil'
     seed: int = 0
     objective: str = 'pretraining'
-    init: str = ''  # a run whose encoders (and, to pretrain, decoders) this one starts from
+    # What this run starts from: the encoders (and, to pretrain, decoders) of a run, or the directory of an
+    # import or export, whose missing parts begin new.
+    init: str = ''
+    teacher: str = ''  # of `stage2`: the run whose tokens the student predicts (MAViL, stage 2)
     data: DataConfig = DataConfig()
     audio: AudioConfig = AudioConfig()
     video: VideoConfig = VideoConfig()
@@ -622,6 +640,11 @@ class Config:
 
     def _cross_field_problems(self) -> Iterator[Problem]:
         yield from _one_of('objective', self.objective, OBJECTIVES)
+        if bool(self.teacher) != (self.objective == 'stage2'):
+            yield 'teacher', self.teacher, 'the workdir of a run with objective=stage2, empty with others'
+        if self.objective == 'stage2' and self.diffusion.target != 'x0':
+            target = self.diffusion.target
+            yield 'diffusion.target', target, 'x0 with objective=stage2: tokens are predicted, not patches'
         if self.data.frame_size % self.video.patch:
             yield 'data.frame_size', self.data.frame_size, f'a multiple of video.patch ({self.video.patch})'
         if self.data.frames % self.video.patch_frames:

@@ -58,6 +58,17 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = 'conf
     return lines
 
 
+def filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values as they were written, with the default of each field that came later."""
+    result = {**defaults, **values}
+    return {
+        name: filled(values.get(name, {}), defaults[name])
+        if isinstance(defaults.get(name), Mapping)
+        else value
+        for name, value in result.items()
+    }
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 

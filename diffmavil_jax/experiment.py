@@ -49,7 +49,7 @@ RUN_ERRORS = (loop.TrainingError, CheckpointError)
 # From samples seen to the batches that follow on the mesh, each with the names of its clips.
 Batches = Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
 
-TASKS = {'pretraining': pretraining_task, 'classification': classification_task}
+TASKS = {'pretraining': pretraining_task, 'stage2': pretraining_task, 'classification': classification_task}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,9 +139,10 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
     """Objective and optimizer as the steps of all buckets; the mesh may be of devices that are not here."""
     schedule = learning_rate(config.optimizer, plan.total_samples)
 
-    def init_params(key: jax.Array) -> Any:
+    def init_params(key: jax.Array) -> tuple[Any, Any]:
         batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in abstract_batch(task, mesh, 1).items()}
-        return task.objective.init(key, batch, token_counts(plan.buckets[0]))['params']
+        variables = task.objective.init(key, batch, token_counts(plan.buckets[0]))
+        return variables['params'], variables.get('frozen')
 
     abstract, init = abstract_and_init(init_params, task.optimizer, mesh, averaged=task.averaged)
 
@@ -149,7 +150,7 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         bucket = plan.buckets[index]
         counts, scale = token_counts(bucket), learning_rate_scale(bucket.batch_size, config)
         step = make_step(
-            lambda params, batch: task.objective.loss(params, batch, counts),
+            functools.partial(task.objective.loss, counts=counts),
             task.optimizer,
             lambda samples: scale * schedule(samples),
             bucket.batch_size,

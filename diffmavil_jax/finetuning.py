@@ -17,7 +17,7 @@ from diffmavil_jax.evaluation.classification import ClassifierSuite
 from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.models.classifier import NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
-from diffmavil_jax.pretrained import load_params, start_from
+from diffmavil_jax.pretrained import load_for, missing_parts, new_parts, start_from
 from diffmavil_jax.pretraining import clip_shapes
 from diffmavil_jax.reporting import classification as report
 from diffmavil_jax.reporting.common import Facts
@@ -37,6 +37,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     finetune = config.finetune
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
+    new = _new_parts(config)
     require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')
     train, validation, test = split(config, sources)
     classes = len(train.label_names)
@@ -63,7 +64,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     def start(state: TrainState) -> TrainState:
         if not config.loaded:
             return state
-        return start_from(state, load_params(config.loaded)[0], new=NEW, run=config.loaded)
+        return start_from(state, load_for(config), new=(*NEW, *new), run=config.loaded)
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         del initial
@@ -81,7 +82,10 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         finish=finish,
         averaged=finetune.average_decay > 0,
         select_best=finetune.select == 'best',
-        notes=(*filter(None, (sources.coverage, *sources.notes)), describe(config, train, validation, test)),
+        notes=(
+            *filter(None, (sources.coverage, *sources.notes, new_parts(config, new))),
+            describe(config, train, validation, test),
+        ),
     )
 
 
@@ -127,6 +131,22 @@ def describe(config: Config, train: ClipSource, validation: ClipSource | None, t
 
 def _drawn_from(config: Config, train: ClipSource) -> ClipSource:
     return labelled.Balanced(train, labelled.label_sets(train)) if config.finetune.class_balanced else train
+
+
+def _new_parts(config: Config) -> tuple[str, ...]:
+    """The fusion, where both modalities are classified and what is started from has none.
+
+    Raises:
+        ConfigError: an encoder is not there.
+    """
+    missing = missing_parts(config)
+    for modality in config.finetune.modalities:
+        if f'encoder_{modality}' in missing:
+            raise ConfigError(
+                f'config.finetune.modality = {config.finetune.modality!r}: must be one that '
+                f'{config.init!r} has an encoder for; it has none for {modality}.'
+            )
+    return ('fusion',) if config.finetune.modality == 'both' and 'fusion' in missing else ()
 
 
 def _time_steps(config: Config) -> dict[str, float]:

@@ -41,9 +41,9 @@ def run(config: Config, gib: float, topology: str | None, say: Callable[[str], N
     """
     if not gib > 0:
         raise ConfigError(f'--fit_batch = {gib}: must be a positive number of GiB.')
-    if config.objective != 'pretraining':
+    if config.objective == 'classification':
         raise ConfigError(
-            f'--fit_batch: must go with config.objective=pretraining, not {config.objective}, whose batch '
+            '--fit_batch: must go with config.objective=pretraining or stage2, not classification, whose batch '
             'config.batch.size is the same for all clips.'
         )
     devices = find(topology)[1] if topology else jax.devices()

@@ -1,30 +1,50 @@
-"""Parameters of a finished run, as the start of another."""
+"""Parameters of a run, an import or an export, as the start of a run."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from diffmavil_jax import weights
+from diffmavil_jax.config import Config, from_dict
 from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.inherit import read_card, read_config
+from diffmavil_jax.models.positions import fit_table
 from diffmavil_jax.training.state import TrainState
+
+# As far as an import or an export may have them or not.
+PARTS = (
+    'encoder_audio',
+    'encoder_video',
+    'audio_pool_norm',
+    'video_pool_norm',
+    'fusion',
+    'fusion_norm',
+    'decoder_audio',
+    'decoder_video',
+)
 
 
 def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
     """The newest parameters of a run, their average if it kept one, and the samples it had seen.
 
-    Arrays are read to the host; nothing of the run is changed.
+    Those of an import or an export likewise. Arrays are read to the host; nothing of the run is changed.
 
     Raises:
         ConfigError: the run has no checkpoint that can be read.
     """
-    checkpoints = pathlib.Path(run).expanduser().absolute() / 'checkpoints'
+    root = pathlib.Path(run).expanduser().absolute()
+    if (root / weights.FILE).exists():
+        return weights.read_params(root), (read_card(root) or {}).get('samples_seen', 0)
+    checkpoints = root / 'checkpoints'
     there = sorted((int(p.name) for p in checkpoints.glob('*') if p.name.isdigit()), reverse=True)
     reasons = []
     for samples in there:
@@ -34,6 +54,47 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
             reasons.append(f'{samples} ({type(error).__name__}: {str(error).splitlines()[0][:200]})')
     why = f'none of its checkpoints can be read: {"; ".join(reasons)}' if reasons else 'it has no checkpoint'
     raise ConfigError(f'config.init = {os.fspath(run)!r}: must be a run to start from; {why}.')
+
+
+def load_for(config: Config) -> dict[str, Any]:
+    """The parameters that a config starts from, with stored positions for its own clips.
+
+    Raises:
+        ConfigError: they can't be read, or the positions don't fit and must not be interpolated.
+    """
+    params = load_params(config.loaded)[0]
+    if config.model.positions == 'stored':
+        run = from_dict(read_config(config.loaded))
+        grids = {
+            'encoder_audio': (run.audio.grid, config.audio.grid),
+            'encoder_video': (run.video_grid, config.video_grid),
+        }
+        for part in grids.keys() & params.keys():
+            old, new = grids[part]
+            interpolate = config.finetune.positions == 'interpolate'
+            try:
+                table = fit_table(params[part]['positions'], old, new, interpolate=interpolate)
+            except ValueError as error:
+                raise ConfigError(
+                    f'config.init = {config.init!r}: the stored positions of {part}: {error}; '
+                    f'config.finetune.positions=interpolate makes them fit.'
+                ) from None
+            params[part] = params[part] | {'positions': table}
+    return params
+
+
+def missing_parts(config: Config) -> tuple[str, ...]:
+    """Parts of a network that the import or export which a config starts from does not have.
+
+    A run has all that it needs, so that none are missing from it.
+    """
+    card = read_card(config.loaded) if config.loaded else None
+    return () if card is None else tuple(part for part in PARTS if part not in card['parts'])
+
+
+def new_parts(config: Config, parts: Collection[str]) -> str:
+    """Which of these begin new, in a sentence; empty if none do."""
+    return f'Not in {config.loaded}, and so new: {", ".join(parts)}.' if parts else ''
 
 
 def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, ...], run: str) -> TrainState:
@@ -70,9 +131,10 @@ def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, 
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    checkpointer = ocp.PyTreeCheckpointer()
-    saved = checkpointer.metadata(path).item_metadata.tree
+    # Not a Checkpointer, which warns that what CheckpointStore writes has no metadata of its own.
+    handler = ocp.PyTreeCheckpointHandler()
+    saved = handler.metadata(epath.Path(path)).tree
     name = 'average' if saved.get('average') else 'params'
     wanted = {name: jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), saved[name])}
     args = ocp.args.PyTreeRestore(item={name: saved[name]}, restore_args=wanted, partial_restore=True)
-    return checkpointer.restore(path, args=args)[name]
+    return handler.restore(epath.Path(path), args=args)[name]

@@ -14,10 +14,11 @@ from diffmavil_jax.evaluation.held_out import Network
 from diffmavil_jax.evaluation.suite import Suite
 from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.pretrained import load_params, start_from
+from diffmavil_jax.pretrained import load_for, missing_parts, new_parts, start_from
 from diffmavil_jax.reporting import pretraining as report
 from diffmavil_jax.reporting.common import Facts
 from diffmavil_jax.task import Task
+from diffmavil_jax.teaching import make_objective, with_teacher
 from diffmavil_jax.training.optimizer import make_optimizer
 from diffmavil_jax.training.plan import Plan, counts_at
 from diffmavil_jax.training.state import TrainState
@@ -32,15 +33,17 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
     """
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
+    missing = missing_parts(config)
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
     present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}
-    objective = PretrainingObjective(config)
+    objective = make_objective(config)
     suite = make_suite(config, objective, sources)
 
     def start(state: TrainState) -> TrainState:
-        if not config.init:
+        state = with_teacher(state, config)
+        if not config.loaded:
             return state
-        return start_from(state, load_params(config.init)[0], new=(), run=config.init)
+        return start_from(state, load_for(config), new=missing, run=config.loaded)
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         print('Evaluating the trained and the untrained network ...', flush=True)
@@ -55,7 +58,9 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         best_metric='eval/retrieval/a2v/r10',
         start=start,
         finish=finish,
-        notes=tuple(filter(None, (sources.coverage, *sources.notes, _negatives(config)))),
+        notes=tuple(
+            filter(None, (sources.coverage, *sources.notes, new_parts(config, missing), _negatives(config)))
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffmavil_jax.config import Config, to_dict
-from diffmavil_jax.config_tree import ConfigError, difference
+from diffmavil_jax.config_tree import ConfigError, difference, filled
 
 # Sections and fields that don't change what is learned: a run may resume with others.
 _FREE = (
@@ -47,7 +47,7 @@ def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: boo
     """
     root = pathlib.Path(path).expanduser().absolute()
     if overwrite and root.exists():
-        _set_aside(root)
+        set_aside(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / '.writable'
@@ -102,8 +102,7 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
         raise ConfigError(
             f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
         ) from None
-    # A field that came later had its default.
-    lines = difference(_filled(old, to_dict(Config())), json.loads(json.dumps(to_dict(config))))
+    lines = difference(filled(old, to_dict(Config())), json.loads(json.dumps(to_dict(config))))
     lines = [
         line for line in lines if not line.startswith(tuple(free + end for free in _FREE for end in '.:'))
     ]
@@ -115,15 +114,8 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
         )
 
 
-def _filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    filled = json.loads(json.dumps(defaults)) | values
-    return {
-        name: _filled(values.get(name, {}), value) if isinstance(value, Mapping) else filled[name]
-        for name, value in {**filled, **defaults}.items()
-    }
-
-
-def _set_aside(root: pathlib.Path) -> None:
+def set_aside(root: pathlib.Path) -> None:
+    """Renames a directory to a sibling that does not exist yet."""
     number = 1
     while (target := root.with_name(f'{root.name}.old-{number}')).exists():
         number += 1

@@ -35,10 +35,10 @@ TABLES: dict[str, dict[str, Fields]] = {
         'linear, 0.5 to 0.75': {'masking.start_ratio': 0.5, 'masking.end_ratio': 0.75},
     },
     'batch': {
-        'batch x visible tokens constant (default)': {},
+        'batch x visible tokens constant, learning rate by square root (default)': {},
         'fixed': {'batch.rule': 'fixed'},
         'multiply-accumulates of a step constant': {'batch.rule': 'macs'},
-        'visible tokens, learning rate by square root': {'batch.lr_scaling': 'sqrt'},
+        'visible tokens, one learning rate': {'batch.lr_scaling': 'none'},
         'visible tokens, learning rate linear': {'batch.lr_scaling': 'linear'},
     },
     'diffusion': {

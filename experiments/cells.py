@@ -6,20 +6,24 @@ A cell's folder holds its numbers, and of a pretraining what `config.init` start
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import tempfile
 import time
+from typing import Any
 
 import jax
 
-from diffmavil_jax.config import Config, to_dict
+from diffmavil_jax.config import Config, DataConfig, from_dict, to_dict
+from diffmavil_jax.data.clip import Clip, ClipSource, Sources
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.classification import ClassifierSuite
 from diffmavil_jax.evaluation.suite import flatten
 from diffmavil_jax.experiment import make_batches, make_program
 from diffmavil_jax.finetuning import classification_task, folds, split
+from diffmavil_jax.inherit import read_config
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.pretraining import make_suite, pretraining_task
 from diffmavil_jax.task import Task
@@ -44,7 +48,7 @@ def pretrain(config: Config, folder: pathlib.Path) -> Numbers:
     known = _known(config, folder)
     if known is not None:
         return known
-    plan, sources = make_plan(config), open_sources(config)
+    plan, sources = make_plan(config), _sources(config.data, config.seed)
     task = pretraining_task(config, plan, sources, folder)
     state, seconds = _train(config, task, plan)
     store = CheckpointStore(folder / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
@@ -92,6 +96,7 @@ def _train(config: Config, task: Task, plan: Plan) -> tuple[TrainState, float]:
             if metrics['skipped'][0] > 0:
                 raise FloatingPointError(f'{config.name}: the loss is not finite.')
         seconds += time.perf_counter() - began
+    jax.clear_caches()  # a hundred cells' steps would fill the memory
     return state, seconds
 
 
@@ -104,7 +109,7 @@ def _known(config: Config, folder: pathlib.Path) -> Numbers | None:
     """The numbers of a cell that is finished."""
     if not is_finished(folder):
         return None
-    if json.loads((folder / 'config.json').read_text()) != json.loads(json.dumps(to_dict(config))):
+    if from_dict(read_config(folder)) != config:
         raise ValueError(f'{folder} holds another experiment; take another --out, or remove it.')
     return json.loads((folder / _NUMBERS).read_text())
 
@@ -117,6 +122,32 @@ def _keep(config: Config, folder: pathlib.Path, numbers: Numbers) -> Numbers:
         json.dump(numbers, file, indent=2)
     os.replace(file.name, folder / _NUMBERS)
     return numbers
+
+
+class Remembered:
+    """A source (a ClipSource) whose clips are made once: each method of a seed learns from the same."""
+
+    def __init__(self, source: ClipSource) -> None:
+        self._source, self._clips = source, dict[int, Clip]()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Clip:
+        if index not in self._clips:
+            self._clips[index] = self._source[index]
+        return self._clips[index]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+@functools.lru_cache(maxsize=1)
+def _sources(data: DataConfig, seed: int) -> Sources:
+    sources = open_sources(Config(data=data, seed=seed))
+    return dataclasses.replace(
+        sources, train=Remembered(sources.train), held_out=Remembered(sources.held_out)
+    )
 
 
 def with_samples(config: Config, samples: int) -> Config:

@@ -48,7 +48,12 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     'mask tokens': ('diffmavil', {'diffusion.enabled': False}),  # DiffMAViL without diffusion alone
     'cross': ('diffmavil_cross', {}),
     'fast': ('diffmavil_fast', {}),
+    'MAViL, stage 2': ('mavil', {'objective': 'stage2'}),
+    'DiffMAViL, stage 2': ('diffmavil', {'objective': 'stage2'}),
 }
+# Stage 2 is taught by the stage-1 run of the same seed and as many clips.
+TEACHERS = {'MAViL, stage 2': 'MAViL', 'DiffMAViL, stage 2': 'DiffMAViL'}
+STAGE_1 = tuple(method for method in METHODS if method not in TEACHERS)
 
 # What is shown: name -> title, factor, digits.
 _GENERATED = {
@@ -79,7 +84,7 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=5)
     parser.add_argument('--samples', type=int, default=11_500, help="clips that MAViL's pretraining sees")
     parser.add_argument('--equal', choices=('clips', 'macs'), default='clips')
-    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(METHODS))
+    parser.add_argument('--methods', nargs='+', choices=METHODS, default=list(STAGE_1))
     parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/quality'))
     options = parser.parse_args()
     if options.dataset != 'generated' and options.data is None:
@@ -99,11 +104,14 @@ def main() -> None:
 
 
 def tables(numbers: dict[str, list[Numbers]], shown: dict[str, tuple[str, float, int]]) -> str:
-    """Means with 95 % intervals over seeds, and paired differences to the first method."""
+    """Means with 95 % intervals over seeds, and paired differences to the first method.
+
+    What a method does not have, such as the reconstructions of stage 2, is NaN.
+    """
     methods = list(numbers)
 
     def values(method: str, name: str) -> np.ndarray:
-        return np.array([seed[name] for seed in numbers[method]])
+        return np.array([seed.get(name, np.nan) for seed in numbers[method]])
 
     lines = [['mean ± half of its 95 % interval', *methods], ['---'] * (1 + len(methods))]
     for name, (title, factor, digits) in shown.items():
@@ -126,16 +134,21 @@ def tables(numbers: dict[str, list[Numbers]], shown: dict[str, tuple[str, float,
 
 def _measure(options: argparse.Namespace, method: str, seed: int) -> Numbers:
     """All numbers of one method and seed."""
-    world = 'generated' if options.dataset == 'generated' else 'sounds'
-    folder = options.out / world / f'equal_{options.equal}_{options.samples}' / f'{method}_{seed}'
-    config = _pretraining(options, method, seed)
-    numbers = cells.pretrain(config, folder)
+    if method in TEACHERS:
+        _measure(options, TEACHERS[method], seed)
+    folder = _folder(options, method, seed)
+    numbers = cells.pretrain(_pretraining(options, method, seed), folder)
     run = str(folder.absolute())
     tuned = cells.finetune(_finetuning(options, run, seed), folder / f'finetuned_{options.dataset}')
     numbers |= {f'finetune/{name}': value for name, value in tuned.items()}
-    if world == 'sounds':
+    if options.dataset != 'generated':
         numbers['frozen/top1'] = _probe(options, run)
     return numbers
+
+
+def _folder(options: argparse.Namespace, method: str, seed: int) -> pathlib.Path:
+    world = 'generated' if options.dataset == 'generated' else 'sounds'
+    return options.out / world / f'equal_{options.equal}_{options.samples}' / f'{method}_{seed}'
 
 
 def _pretraining(options: argparse.Namespace, method: str, seed: int) -> Config:
@@ -152,7 +165,10 @@ def _of_method(options: argparse.Namespace, method: str, seed: int) -> Config:
     module, changes = METHODS[method]
     values = importlib.import_module(f'configs.{module}').get_config('demo')
     values.seed = seed
+    values.evaluation.probe_eval_clips = 2_048  # the interval should be the seeds', not the clips'
     values.update_from_flattened_dict(changes)
+    if method in TEACHERS:
+        values.teacher = str(_folder(options, TEACHERS[method], seed).absolute())
     if options.dataset != 'generated':
         sets = ('av_pieces', 'esc10_pieces', 'spoken_digit')
         path = ','.join(['generated', *(str((options.data / name).absolute()) for name in sets)])

@@ -155,6 +155,7 @@ ONE_FIELD = [
     ('audio.num_mel_bins', 100, 'a positive multiple of patch (16)'),
     ('audio.num_frames', 0, 'a positive multiple of patch (16)'),
     ('video.patch_frames', 0, 'at least 1'),
+    ('model.positions', 'learnt', "one of 'sincos', 'stored'"),
     ('model.size', 'XXL', "one of 'demo', 'Ti', 'S', 'B', 'L'"),
     ('model.dtype', 'float16', "one of 'float32', 'bfloat16'"),
     ('batch.sizes', '8,x', 'positive whole numbers'),

@@ -14,6 +14,7 @@ from diffmavil_jax.config import from_dict
 
 ROOT = pathlib.Path(__file__).parents[1]
 METHODS = ('diffmavil', 'mavil')
+PRESETS = (*METHODS, 'diffmavil_cross', 'diffmavil_fast')
 TECHNIQUES = {
     ('diffusion', 'enabled'): (True, False),
     ('loss', 'normalize_targets'): (False, True),
@@ -39,7 +40,7 @@ def flat(values, prefix=()):
 
 
 @pytest.mark.parametrize('variant', common.VARIANTS)
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', PRESETS)
 def test_a_variant_resolves_plans_and_has_a_model(method, variant):
     from diffmavil_jax.experiment import token_counts
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
@@ -49,7 +50,7 @@ def test_a_variant_resolves_plans_and_has_a_model(method, variant):
     assert config.name == f'{method}_{variant}'
     plan = make_plan(config)
     assert abs(plan.total_samples - config.train.samples) <= plan.buckets[-1].batch_size / 2
-    assert (plan.saved > 0) == (method == 'diffmavil')
+    assert (plan.saved > 0) == (method != 'mavil')
     data = config.data
     batch = {
         'waveform': jax.ShapeDtypeStruct((2, data.num_samples), jnp.int16),
@@ -76,12 +77,22 @@ def test_the_methods_differ_in_their_techniques_and_nothing_else(variant):
     assert differences == TECHNIQUES
 
 
+@pytest.mark.parametrize('variant', common.VARIANTS)
+def test_each_preset_costs_less_than_the_one_before(variant):
+    from diffmavil_jax.training.plan import make_plan
+
+    plans = {method: make_plan(from_dict(get_config(method, variant).to_dict())) for method in PRESETS}
+    costs = {method: plan.macs / plan.total_samples for method, plan in plans.items()}
+    assert costs['mavil'] > costs['diffmavil'] > costs['diffmavil_cross'] > costs['diffmavil_fast']
+    assert costs['diffmavil_fast'] < 0.45 * costs['mavil']
+
+
 def test_the_default_variant_is_the_demo():
-    for method in METHODS:
+    for method in PRESETS:
         assert get_config(method).to_dict() == get_config(method, 'demo').to_dict()
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', PRESETS)
 def test_help_lists_the_variants_and_an_unknown_one_is_refused(method, capsys):
     with pytest.raises(SystemExit) as caught:
         get_config(method, 'help')

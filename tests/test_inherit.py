@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from diffmavil_jax.config import from_dict, to_dict
+from diffmavil_jax.config import Config, from_dict, to_dict
 from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.inherit import check_inherited, inherit
+from diffmavil_jax.inherit import check_inherited, inherit, read_config
 
 
 @pytest.fixture
@@ -60,3 +60,37 @@ def test_a_config_that_was_not_made_from_flags_is_checked_too(tiny):
         ConfigError, match=r"config.model.fusion_layers = 1: must be 2, .* config.init = 'RUN'"
     ):
         check_inherited(ours, theirs, 'RUN')
+
+
+def test_fields_that_came_later_have_their_defaults(tiny, run, tmp_path):
+    old = json.loads((tmp_path / 'config.json').read_text())
+    del old['model']['positions'], old['model']['class_token'], old['checkpoint']
+    (tmp_path / 'config.json').write_text(json.dumps(old))
+    read = from_dict(read_config(run))
+    assert (read.model, read.checkpoint) == (tiny().model, Config().checkpoint)
+    changed = values(tiny, run, model={'positions': 'stored', 'class_token': False})
+    config = from_dict(inherit(changed, set()))
+    assert (config.model.positions, config.model.class_token) == ('sincos', True)
+
+
+def test_what_has_one_encoder_decides_nothing_about_the_other(tiny, run, tmp_path):
+    (tmp_path / 'card.json').write_text(json.dumps({'parts': ['encoder_video', 'video_pool_norm']}))
+    changed = values(
+        tiny,
+        run,
+        model={'size': 'Ti', 'fusion_layers': 3},
+        audio={'num_mel_bins': 64},
+        video={'patch': 4},
+    )
+    config = from_dict(inherit(changed, {'audio.num_mel_bins'}))
+    assert (config.model.size, config.video.patch) == ('demo', 8)
+    assert (config.model.fusion_layers, config.audio.num_mel_bins) == (3, 64)
+    check_inherited(to_dict(config), read_config(run), run)
+    with pytest.raises(ConfigError, match=r'config.video.patch = 4: must be 8'):
+        inherit(changed, {'video.patch'})
+
+
+def test_a_card_that_is_broken_is_named(tiny, run, tmp_path):
+    (tmp_path / 'card.json').write_text('{')
+    with pytest.raises(ConfigError, match='card.json: must be readable as JSON'):
+        inherit(values(tiny, run), set())

@@ -22,6 +22,7 @@ class Macs:
     video_decoder: int
     embeddings: int  # patches in, latents between, predictions out
     second_view: int
+    teacher: int  # of stage 2, of the student's size, over the whole clip; it has no backward pass
 
     @property
     def total(self) -> int:
@@ -32,7 +33,7 @@ def macs_per_clip(config: Config, audio_visible: int, video_visible: int) -> Mac
     """Forward multiply-accumulates of one pretraining clip with so many visible tokens."""
     model = config.model
     width, depth = model.vit.width, model.vit.depth
-    audio, video = 1 + audio_visible, 1 + video_visible  # with the class token
+    audio, video = model.class_tokens + audio_visible, model.class_tokens + video_visible
     encoders = (_stack(depth, width, audio), _stack(depth, width, video))
     patches_in = width * (audio_visible * config.audio.patch_dim + video_visible * config.video.patch_dim)
     decoded_audio = decoded_tokens(config, config.audio.num_tokens, audio_visible)
@@ -47,6 +48,7 @@ def macs_per_clip(config: Config, audio_visible: int, video_visible: int) -> Mac
         + _decoder_ends(config, decoded_audio, audio, config.audio.patch_dim)
         + _decoder_ends(config, decoded_video, video, config.video.patch_dim),
         second_view=sum(encoders) + patches_in if config.loss.second_view else 0,
+        teacher=_teacher(config) if config.objective == 'stage2' else 0,
     )
 
 
@@ -66,15 +68,15 @@ def classifier_macs(config: Config, audio_tokens: int, video_tokens: int) -> int
         (video_tokens, config.video.patch_dim),
     ):
         if seen:
-            total += encoder_macs(width, depth, seen, patch_dim)
-            tokens += 1 + seen
+            total += encoder_macs(width, depth, seen, patch_dim, model.class_tokens)
+            tokens += model.class_tokens + seen
     both = audio_tokens and video_tokens
     return total + (_stack(model.fusion_layers, width, tokens) if both else 0)
 
 
-def encoder_macs(width: int, depth: int, tokens: int, patch_dim: int) -> int:
-    """Forward multiply-accumulates of one uni-modal encoder over `tokens` patches and a class token."""
-    return _stack(depth, width, 1 + tokens) + tokens * patch_dim * width
+def encoder_macs(width: int, depth: int, tokens: int, patch_dim: int, class_tokens: int = 1) -> int:
+    """Forward multiply-accumulates of one uni-modal encoder over `tokens` patches and class tokens."""
+    return _stack(depth, width, class_tokens + tokens) + tokens * patch_dim * width
 
 
 def decoded_tokens(config: Config, tokens: int, visible: int) -> int:
@@ -113,9 +115,18 @@ def _decoder(config: Config, kind: str, decoded: int, memory: int) -> int:
 
 def _decoder_ends(config: Config, decoded: int, memory: int, patch_dim: int) -> int:
     width = config.model.decoder_width
-    patches = decoded * patch_dim * width
-    noisy_patches = patches if config.diffusion.enabled else 0
-    return memory * config.model.vit.width * width + noisy_patches + patches
+    noisy_patches = decoded * patch_dim * width if config.diffusion.enabled else 0
+    target_dim = config.model.vit.width if config.objective == 'stage2' else patch_dim
+    return memory * config.model.vit.width * width + noisy_patches + decoded * width * target_dim
+
+
+def _teacher(config: Config) -> int:
+    model, tokens = config.model, (config.audio.num_tokens, config.video_tokens)
+    encoders = (
+        encoder_macs(model.vit.width, model.vit.depth, count, patch_dim, model.class_tokens)
+        for count, patch_dim in zip(tokens, (config.audio.patch_dim, config.video.patch_dim), strict=True)
+    )
+    return sum(encoders) + _stack(model.fusion_layers, model.vit.width, sum(tokens) + 2 * model.class_tokens)
 
 
 def _stack(depth: int, width: int, tokens: int) -> int:

@@ -68,6 +68,22 @@ def spectrogram(
     return features
 
 
+def pad_after(
+    features: Float[Array, 'b t f'], samples: Int[Array, ' b'], config: AudioConfig, sample_rate: int
+) -> Float[Array, 'b t f']:
+    """Normalised log-mel with the front end's padding in place of what a clip's sound does not fill.
+
+    The result is that of `spectrogram` for the first `samples` of each clip alone.
+    """
+    window, hop = round(_WINDOW_SECONDS * sample_rate), round(_HOP_SECONDS * sample_rate)
+    frames = 1 + (samples - window) // hop
+    front_end = config.normalization
+    zero = -front_end.mean / (front_end.divisor * front_end.std)
+    padding = zero if front_end.pad == 'before_normalization' else 0.0
+    filled = jnp.arange(features.shape[1]) < frames[:, None]
+    return jnp.where(filled[..., None], features, padding)
+
+
 def pixels(frames: UInt8[Array, 'b t h w 3'], config: VideoConfig) -> Float[Array, 'b t h w 3']:
     """The encoder's input: pixels in [0, 1], normalised per channel."""
     return (frames.astype(jnp.float32) / 255.0 - jnp.array(config.mean)) / jnp.array(config.std)

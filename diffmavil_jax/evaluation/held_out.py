@@ -61,6 +61,7 @@ class Network:
         """Args: `counts` are the visible and decoded tokens at the evaluation's mask ratio."""
         self.config = config
         self._objective = objective
+        self.predicts_patches = objective.predicts_patches
         self._counts = counts
         # From pure noise, a diffusion model knows no more than a mask token tells: comparable figures.
         # What eps implies for x_0 is not defined there, so such a model starts from a little signal.

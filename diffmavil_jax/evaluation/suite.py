@@ -65,7 +65,12 @@ class Suite:
         return _retrieval(self.features(params, self.retrieval_clips))
 
     def reconstruction(self, params: Any) -> Nested:
-        """Error energy over target energy of masked patches, by frequency; the mean predictor has 1."""
+        """Error energy over target energy of masked patches, by frequency; the mean predictor has 1.
+
+        Nothing of a network that predicts no patches.
+        """
+        if not self.network.predicts_patches:
+            return {}
         energies = band_energies(
             self.network, params, self._held_out, self._reconstruction_clips, **self._options
         )

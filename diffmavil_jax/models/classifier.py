@@ -54,6 +54,8 @@ class Classifier(nn.Module):
                 vit.heads,
                 compute,
                 time_step=self.time_steps[m],
+                has_class_token=model.class_token,
+                stores_positions=model.positions == 'stored',
                 name=f'encoder_{m}',
             )(patches[m], visible.get(m), keep.get(m))
             for m in finetune.modalities
@@ -64,7 +66,7 @@ class Classifier(nn.Module):
             tokens = dict(zip(tokens, fused, strict=True))
         if finetune.probe != 'none':
             tokens = jax.lax.stop_gradient(tokens)
-        pooled = jnp.concatenate([self._pool(tokens[m][:, 1:], m) for m in tokens], axis=-1)
+        pooled = jnp.concatenate([self._pool(tokens[m][:, model.class_tokens :], m) for m in tokens], axis=-1)
         normed = layer_norm('head_norm', compute.dtype)(pooled)
         head = dense(self.num_classes, ('embed', 'classes'), 'head', compute.dtype, zeros=True)
         return head(normed).astype(jnp.float32)

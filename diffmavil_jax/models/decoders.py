@@ -19,7 +19,7 @@ class Decoder(nn.Module):
     """
 
     grid: tuple[int, ...]
-    patch_dim: int
+    target_dim: int  # of a prediction
     width: int
     depth: int
     heads: int
@@ -40,8 +40,9 @@ class Decoder(nn.Module):
         """Returns the prediction for tokens `decoded`, float32, in the units of the target."""
         positions = jnp.asarray(sincos_table(self.grid, self.width), self.compute.dtype)
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)
-        # The class token has no place in the grid.
-        memory = over_clips(memory + jnp.pad(positions[visible], ((0, 0), (1, 0), (0, 0))))
+        # A class token has no place in the grid.
+        class_tokens = latents.shape[1] - visible.shape[1]
+        memory = over_clips(memory + jnp.pad(positions[visible], ((0, 0), (class_tokens, 0), (0, 0))))
         queries = over_clips(self._initial_queries(noisy) + positions[decoded])
         condition = None if self.conditioning == 'none' else self._condition(timestep)
         if condition is not None and self.conditioning == 'add':
@@ -53,7 +54,7 @@ class Decoder(nn.Module):
         else:
             x = stack(queries, layer_norm('memory_norm', self.compute.dtype)(memory), context)
         x = layer_norm('norm', self.compute.dtype)(over_clips(x))
-        prediction = dense(self.patch_dim, ('embed', 'patch'), 'prediction', self.compute.dtype)(flat(x))
+        prediction = dense(self.target_dim, ('embed', 'patch'), 'prediction', self.compute.dtype)(flat(x))
         return prediction.reshape(*x.shape[:2], -1).astype(jnp.float32)
 
     def _initial_queries(self, noisy: jax.Array | None) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -15,7 +16,7 @@ class Encoder(nn.Module):
     """f_a or f_v: embeds the visible patches of one modality and runs a ViT over them.
 
     The output is not normed: the fusion encoder takes the residual stream (as in the
-    public inference code of MAViL).
+    public inference code of MAViL). Shapes are those with a class token.
     """
 
     grid: tuple[int, ...]
@@ -24,6 +25,8 @@ class Encoder(nn.Module):
     heads: int
     compute: Compute = Compute()
     time_step: float = 1.0  # between neighbours in time, in those that the encoder was trained with
+    has_class_token: bool = True
+    stores_positions: bool = False  # see `ModelConfig.positions`
 
     @nn.compact
     def __call__(
@@ -36,7 +39,7 @@ class Encoder(nn.Module):
 
         For `keep` see `Block`.
         """
-        positions = jnp.asarray(sincos_table(self.grid, self.width, self.time_step), self.compute.dtype)
+        positions = self._positions().astype(self.compute.dtype)
         if visible is None:
             positions = positions[None]
         else:
@@ -44,11 +47,19 @@ class Encoder(nn.Module):
             patches, positions = take_tokens(patches, visible), positions[visible]
         tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.compute.dtype)(flat(patches))
         tokens = over_clips(tokens.reshape(*patches.shape[:2], -1) + positions)
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
-        class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.compute.dtype)
-        class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))
-        stack = Stack(self.depth, self.heads, compute=self.compute, name='layers')
-        return stack(jnp.concatenate([class_token, tokens], axis=1), keep=keep)
+        if self.has_class_token:
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
+            class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.compute.dtype)
+            class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))
+            tokens = jnp.concatenate([class_token, tokens], axis=1)
+        return Stack(self.depth, self.heads, compute=self.compute, name='layers')(tokens, keep=keep)
+
+    def _positions(self) -> Float[Array, 'n d']:
+        table = sincos_table(self.grid, self.width, self.time_step)
+        if not self.stores_positions:
+            return jnp.asarray(table)
+        init = nn.with_logical_partitioning(lambda key: jnp.asarray(table), (None, 'embed'))
+        return jax.lax.stop_gradient(self.param('positions', init))
 
 
 class FusionEncoder(nn.Module):

@@ -1,7 +1,10 @@
-"""Fixed sin-cos positions for any grid."""
+"""Fixed sin-cos positions for any grid, and stored ones for another grid than theirs."""
 
 from __future__ import annotations
 
+import math
+
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -28,9 +31,45 @@ def sincos_table(grid: tuple[int, ...], width: int, time_step: float = 1.0) -> F
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def fit_table(
+    table: Float[np.ndarray, 'n d'], grid: tuple[int, ...], wanted: tuple[int, ...], *, interpolate: bool
+) -> Float[np.ndarray, 'm d']:
+    """Stored positions of one grid for another: trimmed in time, or interpolated (Keys 1981, a = -0.5).
+
+    Raises:
+        ValueError: other positions than the first in time would be needed, without interpolation.
+    """
+    if interpolate:
+        return _resized(table, grid, wanted)
+    if wanted[0] > grid[0] or wanted[1:] != grid[1:]:
+        sizes = [' x '.join(str(size) for size in sizes) for sizes in (grid, wanted)]
+        raise ValueError(f'they are for {sizes[0]} patches (time first), and {sizes[1]} are needed')
+    return table[: math.prod(wanted)]
+
+
+def picture_table(
+    table: Float[np.ndarray, 'n d'], grid: tuple[int, int], wanted: tuple[int, ...]
+) -> Float[np.ndarray, 'm d']:
+    """A picture's stored positions for clips.
+
+    For sound, the picture's axes become time and frequency. For video, its table is that of
+    the first time step; sin-cos offsets tell the later ones from it.
+    """
+    if len(wanted) == 2:
+        return _resized(table, grid, wanted)
+    time = _sincos(np.arange(wanted[0]), table.shape[1])
+    return (table + (time - time[0])[:, None]).reshape(-1, table.shape[1]).astype(np.float32)
+
+
 def timestep_embedding(timesteps: int, width: int) -> Float[np.ndarray, 'timesteps d']:
     """Sinusoidal embedding of every diffusion time step (Ho et al. 2020, appendix B)."""
     return _sincos(np.arange(timesteps), width).astype(np.float32)
+
+
+def _resized(table: np.ndarray, grid: tuple[int, ...], wanted: tuple[int, ...]) -> np.ndarray:
+    width = table.shape[1]
+    resized = jax.image.resize(table.reshape(*grid, width), (*wanted, width), 'cubic', antialias=False)
+    return np.asarray(resized).reshape(-1, width)
 
 
 def _sincos(positions: np.ndarray, width: int) -> np.ndarray:

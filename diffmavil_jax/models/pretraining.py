@@ -43,9 +43,13 @@ class Outputs:
 
 
 class PretrainingModel(nn.Module):
-    """MAViL and DiffMAViL; which of them, and how large, is the config's."""
+    """MAViL and DiffMAViL; which of them, and how large, is the config's.
+
+    `target_dim` is the width of what the decoders predict in place of patches, if they do.
+    """
 
     config: Config
+    target_dim: int | None = None
 
     def setup(self) -> None:
         config, model = self.config, self.config.model
@@ -53,14 +57,25 @@ class PretrainingModel(nn.Module):
         grids = {'audio': config.audio.grid, 'video': config.video_grid}
         patch_dims = {'audio': config.audio.patch_dim, 'video': config.video.patch_dim}
         kinds = {'audio': model.audio_decoder, 'video': model.video_decoder}
-        self.encoder = {m: Encoder(grids[m], vit.width, vit.depth, vit.heads, compute) for m in MODALITIES}
+        self.encoder = {
+            m: Encoder(
+                grids[m],
+                vit.width,
+                vit.depth,
+                vit.heads,
+                compute,
+                has_class_token=model.class_token,
+                stores_positions=model.positions == 'stored',
+            )
+            for m in MODALITIES
+        }
         self.pool_norm = {m: layer_norm(f'{m}_pool_norm', compute.dtype) for m in MODALITIES}
         self.fusion = FusionEncoder(model.fusion_layers, vit.heads, compute)
         self.fusion_norm = layer_norm('fusion_norm', compute.dtype)
         self.decoder = {
             m: Decoder(
                 grid=grids[m],
-                patch_dim=patch_dims[m],
+                target_dim=self.target_dim or patch_dims[m],
                 width=model.decoder_width,
                 depth=model.decoder_layers,
                 heads=model.decoder_heads,
@@ -96,17 +111,44 @@ class PretrainingModel(nn.Module):
         return tokens.reshape(-1, len(seen), *tokens.shape[1:])
 
     def features(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b d']]:
-        """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide)."""
-        tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES}
-        latents = self._fuse(tokens)
-        fused = jnp.concatenate([latents[m][:, 1:].mean(axis=1) for m in MODALITIES], axis=-1)
-        return {m: self._pool(tokens[m], m) for m in MODALITIES} | {'fused': fused.astype(jnp.float32)}
+        """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide).
+
+        Of one modality alone it gives that one's, and needs no parameters of the other.
+        """
+        tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
+        features = {m: self._pool(tokens[m], m) for m in tokens}
+        if len(tokens) == len(MODALITIES):
+            latents = self._fuse(tokens)
+            fused = jnp.concatenate([self._of_patches(latents[m]).mean(axis=1) for m in MODALITIES], axis=-1)
+            features['fused'] = fused.astype(jnp.float32)
+        return features
+
+    def feature_tokens(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b n d']]:
+        """The tokens that `features` takes the mean of, float32; in `fused` those of sound come first."""
+        tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
+        features = {m: self._normed(tokens[m], m).astype(jnp.float32) for m in tokens}
+        if len(tokens) == len(MODALITIES):
+            latents = self._fuse(tokens)
+            fused = jnp.concatenate([self._of_patches(latents[m]) for m in MODALITIES], axis=1)
+            features['fused'] = fused.astype(jnp.float32)
+        return features
+
+    def tokens(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b n d']]:
+        """All tokens of whole clips after fusion, without class tokens, float32."""
+        latents = self._fuse({m: self.encoder[m](patches[m]) for m in MODALITIES})
+        return {m: self._of_patches(latents[m]).astype(jnp.float32) for m in MODALITIES}
 
     def _fuse(self, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
         fused = self.fusion(tokens['audio'], tokens['video'])
         return {m: self.fusion_norm(over_clips(x)) for m, x in zip(MODALITIES, fused, strict=True)}
 
+    def _of_patches(self, tokens: Float[Array, 'b 1+k d']) -> Float[Array, 'b k d']:
+        """Without the class token."""
+        return tokens[:, self.config.model.class_tokens :]
+
     def _pool(self, tokens: jax.Array, modality: str) -> jax.Array:
         """Mean over the patch tokens, without the class token, in float32."""
-        normed = self.pool_norm[modality](over_clips(tokens[:, 1:]))
-        return over_clips(normed.astype(jnp.float32).mean(axis=1))
+        return over_clips(self._normed(tokens, modality).astype(jnp.float32).mean(axis=1))
+
+    def _normed(self, tokens: Float[Array, 'b 1+k d'], modality: str) -> Float[Array, 'b k d']:
+        return self.pool_norm[modality](over_clips(self._of_patches(tokens)))

@@ -8,21 +8,27 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from diffmavil_jax.config import Config
-from diffmavil_jax.data.frontend import pixels, spectrogram
+from diffmavil_jax.data.frontend import pad_after, pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.parallel.mesh import by_clips
 
 
 def to_patches(batch: Mapping[str, Any], config: Config) -> dict[str, Float[Array, 'b n p']]:
-    """Patches of both modalities, in the units of their front ends.
+    """Patches of the modalities of a batch, in the units of their front ends.
 
     Args:
-        batch: `waveform` int16 [b samples] and `frames` uint8 [b t y x 3].
+        batch: `waveform` int16 [b samples] and `frames` uint8 [b t y x 3], or one of them; and maybe
+            `samples` int32 [b], how many of the waveform's there are: the front end pads the others.
+        config: of the front ends.
     """
-    sound = by_clips(lambda waveform: spectrogram(waveform, config.audio, config.data.sample_rate))
-    audio = sound(batch['waveform'])
-    video = pixels(batch['frames'], config.video)
-    return {
-        'audio': patchify_audio(audio, config.audio.patch),
-        'video': patchify_video(video, config.video.patch_frames, config.video.patch),
-    }
+    patches = {}
+    if 'waveform' in batch:
+        sound = by_clips(lambda waveform: spectrogram(waveform, config.audio, config.data.sample_rate))
+        audio = sound(batch['waveform'])
+        if 'samples' in batch:
+            audio = pad_after(audio, batch['samples'], config.audio, config.data.sample_rate)
+        patches['audio'] = patchify_audio(audio, config.audio.patch)
+    if 'frames' in batch:
+        video = pixels(batch['frames'], config.video)
+        patches['video'] = patchify_video(video, config.video.patch_frames, config.video.patch)
+    return patches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,9 @@ from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_e
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
 
+# From views, clean patches and positions of the clips to what is predicted of each modality [b m p].
+Targets = Callable[[dict[str, View], dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenCounts:
@@ -34,9 +37,11 @@ class TokenCounts:
 class PretrainingObjective:
     """Draws masks, time steps and noise, runs the model and adds up the losses."""
 
-    def __init__(self, config: Config) -> None:
+    predicts_patches = True
+
+    def __init__(self, config: Config, *, target_dim: int | None = None) -> None:
         self.config = config
-        self.model = PretrainingModel(config)
+        self.model = PretrainingModel(config, target_dim)
         self._alphas_cumprod = jnp.asarray(diffusion.alphas_cumprod(config.diffusion), jnp.float32)
 
     def init(self, key: jax.Array, batch: Mapping[str, jax.Array], counts: Mapping[str, TokenCounts]) -> Any:
@@ -59,6 +64,15 @@ class PretrainingObjective:
                 modalities that a clip has: no term is taken of others.
             counts: visible and decoded tokens for each modality.
         """
+        return self._loss(params, batch, counts, self._patch_targets)
+
+    def _loss(
+        self,
+        params: Any,
+        batch: Mapping[str, jax.Array],
+        counts: Mapping[str, TokenCounts],
+        targets_of: Targets,
+    ) -> tuple[Float[Array, ''], Metrics]:
         patches, positions = to_patches(batch, self.config), batch['position']
         views = self.views(patches, positions, counts)
         if self.config.loss.second_view:
@@ -66,10 +80,12 @@ class PretrainingObjective:
         outputs = self.model.apply({'params': params}, views)
         config = self.config.loss
         share = {m: _share(batch, m) for m in MODALITIES} | {'inter': _share(batch, *MODALITIES)}
-        terms = self._reconstruction(views, outputs, patches, positions)
-        terms['inter'], correct = info_nce(
-            outputs.pooled['audio'], outputs.pooled['video'], config.inter_temperature, share['inter']
-        )
+        targets = targets_of(views, patches, positions)
+        terms = {m: squared_error(outputs.predictions[m], targets[m]) for m in views}
+        terms['inter'], correct = self._inter_modal(outputs.pooled, share['inter'])
+        if config.inter_both_views:
+            second, _ = self._inter_modal(outputs.second_pooled, share['inter'])
+            terms['inter'] = (terms['inter'] + second) / 2
         weights = {'audio': config.audio_weight, 'video': config.video_weight, 'inter': config.inter_weight}
         terms['inter_accuracy'] = correct.astype(jnp.float32)
         share['inter_accuracy'] = share['inter']
@@ -126,14 +142,11 @@ class PretrainingObjective:
         alpha_bar = self._alphas_cumprod[view.timestep]
         return diffusion.predicted_x0(self.config.diffusion.target, prediction, view.noisy, alpha_bar)
 
-    def _reconstruction(
-        self,
-        views: dict[str, View],
-        outputs: Outputs,
-        patches: dict[str, jax.Array],
-        positions: jax.Array,
-    ) -> dict[str, Float[Array, ' b']]:
-        errors = {}
+    def _patch_targets(
+        self, views: dict[str, View], patches: dict[str, jax.Array], positions: jax.Array
+    ) -> dict[str, Float[Array, 'b m p']]:
+        """What the decoders are to predict at the decoded places."""
+        targets = {}
         for modality, view in views.items():
             target = self.clean_targets(patches[modality], view)
             if self.config.diffusion.target != 'x0':
@@ -141,8 +154,8 @@ class PretrainingObjective:
                 noise = self._noise(positions, modality, shape, 'first')
                 alpha_bar = self._alphas_cumprod[view.timestep]
                 target = diffusion.prediction_target(self.config.diffusion.target, target, noise, alpha_bar)
-            errors[modality] = squared_error(outputs.predictions[modality], target)
-        return errors
+            targets[modality] = target
+        return targets
 
     def _with_second_views(
         self, views: dict[str, View], positions: jax.Array, counts: Mapping[str, TokenCounts]
@@ -154,6 +167,12 @@ class PretrainingObjective:
             second, _ = random_masks(keys, view.patches.shape[1], counts[modality].visible, 0)
             result[modality] = dataclasses.replace(view, second=second)
         return result
+
+    def _inter_modal(
+        self, pooled: Mapping[str, jax.Array], share: jax.Array | None
+    ) -> tuple[Float[Array, ' b'], jax.Array]:
+        """InfoNCE between the modalities, and which sounds find their pictures."""
+        return info_nce(pooled['audio'], pooled['video'], self.config.loss.inter_temperature, share)
 
     def _intra_modal(self, outputs: Outputs, share: Mapping[str, jax.Array | None]) -> Float[Array, ' b']:
         """InfoNCE between two masked views of each modality, summed over the modalities."""

@@ -69,6 +69,9 @@ def write(
 
 def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:
     texts = list(notes)
+    if not suite.network.predicts_patches:
+        texts.append(f'This model predicts the tokens of the teacher {config.teacher}, not patches.')
+        return texts
     if config.diffusion.enabled:
         texts.append(
             f'Reconstructions start from step {suite.network.timestep} of {config.diffusion.timesteps} '
@@ -167,7 +170,7 @@ def _filled(table: Table) -> Table:
 
 
 def _reconstructions(config: Config, suite: Suite, source: ClipSource, params: Any) -> list[Reconstruction]:
-    indices = spread(len(source), _RECONSTRUCTIONS)
+    indices = spread(len(source), _RECONSTRUCTIONS) if suite.network.predicts_patches else []
     return [
         Reconstruction(
             id=clip_id,

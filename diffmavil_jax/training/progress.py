@@ -60,7 +60,10 @@ class ProgressPrinter:
 
     def show(self, progress: Progress) -> None:
         """Prints one line."""
-        line = progress_line(progress)
+        self.write(progress_line(progress))
+
+    def write(self, line: str) -> None:
+        """Prints a line of another kind."""
         if not self._in_place:
             print(line, file=self._stream, flush=True)
             return

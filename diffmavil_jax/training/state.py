@@ -19,13 +19,15 @@ from diffmavil_jax.parallel.mesh import shardings
 class TrainState:
     """Parameters, optimizer state, and the one integer that resuming needs.
 
-    `average` is the exponential moving average of the parameters, in a run that keeps one.
+    `average` is the exponential moving average of the parameters, in a run that keeps one; `frozen`
+    are parameters that the loss needs and nothing trains, such as a teacher's.
     """
 
     params: Any
     opt_state: Any
     samples_seen: Int[Array, '']
     average: Any = None
+    frozen: Any = None
 
     @property
     def evaluated(self) -> Any:
@@ -34,7 +36,7 @@ class TrainState:
 
 
 def abstract_and_init(
-    init_params: Callable[[jax.Array], Any],
+    init_params: Callable[[jax.Array], tuple[Any, Any]],
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     *,
@@ -43,16 +45,16 @@ def abstract_and_init(
     """The state's shapes with their shardings, and a jitted function that makes it already sharded.
 
     Args:
-        init_params: from a key to parameters with logical axis names.
+        init_params: from a key to trained and frozen parameters (or None) with logical axis names.
         optimizer: made for these parameters.
         mesh: where the state lives.
         averaged: whether the state keeps an average of the parameters.
     """
 
     def init(key: jax.Array) -> TrainState:
-        params = init_params(key)
+        params, frozen = init_params(key)
         average = jax.tree.map(jnp.copy, params) if averaged else None
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), average)
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), average, frozen)
 
     boxed = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(boxed, mesh)

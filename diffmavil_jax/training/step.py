@@ -13,7 +13,7 @@ from diffmavil_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
-LossFunction = Callable[[Any, Batch], tuple[jax.Array, Metrics]]
+LossFunction = Callable[..., tuple[jax.Array, Metrics]]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
@@ -29,31 +29,37 @@ def make_step(
     """One update. A loss or gradient that is not finite leaves parameters and optimizer as they were.
 
     Args:
-        loss_function: from (parameters, batch) to the mean loss and its metrics.
+        loss_function: from (parameters, batch) to the mean loss and its metrics; it is also given
+            `frozen=` in a state that has such parameters.
         optimizer: gives the update before the learning rate.
         learning_rate: of samples seen; taken amid the batch.
         batch_size: clips in the (global) batch.
         parts: that a batch is computed in, one after the other; the gradients are their mean.
         average_decay: of the moving average, in a state that has one.
     """
-    differentiate = jax.value_and_grad(loss_function, has_aux=True)
 
-    def in_parts(params: Any, batch: Batch) -> tuple[tuple[jax.Array, Metrics], Any]:
+    def at_once(params: Any, batch: Batch, **frozen: Any) -> tuple[tuple[jax.Array, Metrics], Any]:
+        return jax.value_and_grad(loss_function, has_aux=True)(params, batch, **frozen)
+
+    def in_parts(params: Any, batch: Batch, **frozen: Any) -> tuple[tuple[jax.Array, Metrics], Any]:
         # Every parts-th clip, so that those of a device stay on it.
         split = {name: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
         zeros = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype),
-            jax.eval_shape(differentiate, params, {name: x[0] for name, x in split.items()}),
+            jax.eval_shape(at_once, params, {name: x[0] for name, x in split.items()}, **frozen),
         )
         total, _ = jax.lax.scan(
-            lambda sum_, part: (jax.tree.map(jnp.add, sum_, differentiate(params, part)), None), zeros, split
+            lambda sum_, part: (jax.tree.map(jnp.add, sum_, at_once(params, part, **frozen)), None),
+            zeros,
+            split,
         )
         (loss, metrics), gradients = total
         return (loss / parts, metrics), jax.tree.map(lambda x: x / parts, gradients)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        compute = differentiate if parts == 1 else in_parts
-        (loss, metrics), gradients = compute(state.params, batch)
+        compute = at_once if parts == 1 else in_parts
+        frozen = {} if state.frozen is None else {'frozen': state.frozen}
+        (loss, metrics), gradients = compute(state.params, batch, **frozen)
         gradient_norm = optax.tree.norm(gradients)
         rate = learning_rate(state.samples_seen + batch_size // 2)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -81,6 +87,7 @@ def make_step(
                 opt_state=keep_if_finite(opt_state, state.opt_state),
                 samples_seen=state.samples_seen + batch_size,
                 average=keep_if_finite(average, state.average),
+                frozen=state.frozen,
             ),
             metrics,
         )

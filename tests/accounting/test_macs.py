@@ -44,6 +44,13 @@ def test_full_encoders_at_paper_scale():
     assert encoder_macs(768, 12, 784, 1536) == pytest.approx(79.0e9, rel=0.01)
 
 
+def test_an_encoder_without_a_class_token_has_a_token_less():
+    macs = at_ratio(change(PAPER, model={'class_token': False}))
+    tokens, width = 102, 768  # a fifth of 512
+    assert macs.audio_encoder == 12 * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    assert encoder_macs(width, 12, tokens, 256, 0) == macs.audio_encoder + tokens * 256 * width
+
+
 def test_one_view_of_mavil_at_paper_scale():
     macs = at_ratio(change(mavil_baseline(PAPER), loss={'second_view': False}))
     assert macs.total == pytest.approx(68.3e9, rel=0.02)

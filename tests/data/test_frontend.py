@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.config import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
-from diffmavil_jax.data.frontend import log_mel, mel_filters, pixels, spectrogram
+from diffmavil_jax.data.frontend import log_mel, mel_filters, pad_after, pixels, spectrogram
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / 'golden' / 'kaldi_fbank.npz')
 RECORDINGS = ('1-17367-A-10', '3-144028-A-0', '4-125929-A-40')
@@ -101,6 +101,23 @@ def test_a_short_clip_is_padded_on_the_stated_side_of_the_normalisation(monkeypa
     assert features.shape == (112, 128)
     np.testing.assert_allclose(features[:98], (ours(wave) + 4.0) / 6.0, atol=1e-5)
     np.testing.assert_allclose(features[98:], padding, atol=1e-6)
+
+
+@pytest.mark.parametrize('pad', ['before_normalization', 'after_normalization'])
+@pytest.mark.parametrize('samples', [16_000, 8_123, 400, 399])
+def test_what_the_sound_does_not_fill_is_padded_as_if_it_were_not_there(monkeypatch, pad, samples):
+    config = config_with(monkeypatch, FrontEnd(mean=-4.0, std=3.0, divisor=2.0, pad=pad), num_frames=112)
+    waves = np.stack([GOLDEN['wave_chirp'][:16_000]] * 2)
+    waves[0, samples:] = 0
+    whole = spectrogram(waves, config, 16_000)
+    padded = pad_after(whole, np.array([samples, 16_000]), config, 16_000)
+    if samples >= 400:
+        alone = spectrogram(waves[:1, :samples], config, 16_000)
+    else:
+        alone = np.full((1, 112, 128), 4.0 / 6.0 if pad == 'before_normalization' else 0.0)
+    # Away from the floor of the logarithm, where rounding is all there is.
+    np.testing.assert_allclose(np.asarray(padded[:1]), alone, atol=2e-3)
+    np.testing.assert_array_equal(padded[1], whole[1])
 
 
 def test_a_long_clip_is_cut(monkeypatch):

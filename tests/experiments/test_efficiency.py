@@ -2,10 +2,10 @@
 
 import pytest
 
-from configs import diffmavil, mavil
+from configs import diffmavil, diffmavil_cross, diffmavil_fast, mavil
 from diffmavil_jax.config import from_dict
 from diffmavil_jax.training.plan import make_plan
-from experiments.efficiency import TECHNIQUES, make_stages, numbers, picture, table
+from experiments.efficiency import FAST, TECHNIQUES, make_stages, numbers, picture, table
 
 
 @pytest.fixture
@@ -20,9 +20,15 @@ def stages():
 
 
 def test_the_rows_go_from_mavil_by_diffmavil_to_all(stages):
-    assert [stage.name for stage in stages] == list(TECHNIQUES)
+    assert [stage.name for stage in stages] == [*TECHNIQUES, FAST]
     plans = {stage.name: stage.plan for stage in stages}
-    for name, module in (('MAViL', mavil), ('adaptive batch', diffmavil)):
+    published_as = {
+        'MAViL': mavil,
+        'adaptive batch': diffmavil,
+        'cross-attention, audio': diffmavil_cross,
+        FAST: diffmavil_fast,
+    }
+    for name, module in published_as.items():
         published = module.get_config('demo')
         assert plans[name] == make_plan(from_dict(published.to_dict()))
 

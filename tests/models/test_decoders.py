@@ -21,7 +21,7 @@ TIMESTEP = np.array([3, 40], np.int32)
 
 def decoder(kind, conditioning='none', **settings):
     return Decoder(
-        grid=GRID, patch_dim=PATCH, width=16, depth=2, heads=2, kind=kind, conditioning=conditioning,
+        grid=GRID, target_dim=PATCH, width=16, depth=2, heads=2, kind=kind, conditioning=conditioning,
         timesteps=50, **settings,
     )  # fmt: skip
 

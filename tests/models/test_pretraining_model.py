@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.config import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
+from diffmavil_jax.models.encoders import Encoder
 from diffmavil_jax.models.pretraining import PretrainingModel, View
 
 CONFIG = Config(
@@ -166,3 +167,56 @@ def test_bfloat16_computes_in_it_and_returns_float32(model):
         assert ours.dtype == jnp.float32
         distance = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
         assert 1e-4 < distance < 0.1  # 8 bits of mantissa are seen, and no more than that
+
+
+@pytest.fixture(scope='module')
+def without_class_token():
+    return Bound(with_model(class_token=False, positions='stored'))
+
+
+def test_without_class_tokens_features_are_the_mean_over_all_tokens(without_class_token):
+    model, views = without_class_token, make_views()
+    assert 'class_token' not in model.shapes['encoder_audio']
+    patches = {m: view.patches for m, view in views.items()}
+    features, all_seen = model.features(patches), {}
+    for modality, (tokens, _) in SIZES.items():
+        everything = np.tile(np.arange(tokens, dtype=np.int32), (2, 1))
+        all_seen[modality] = views[modality].replace(visible=everything)
+    outputs = model(all_seen)
+    for modality, pooled in outputs.pooled.items():
+        np.testing.assert_allclose(pooled, features[modality], atol=1e-5)
+        assert outputs.predictions[modality].shape == (2, 3, SIZES[modality][1])
+    encoded = PretrainingModel(with_model(class_token=False, positions='stored')).apply(
+        {'params': model.params}, patches['audio'], method=lambda model, x: model.encoder['audio'](x)
+    )
+    assert encoded.shape == (2, 6, 128)
+
+
+def test_stored_positions_go_with_their_tokens(without_class_token):
+    model, patches = without_class_token, {m: view.patches for m, view in make_views().items()}
+    before, encoder = model.features(patches), model.params['encoder_audio']
+    order = np.array([3, 0, 5, 1, 2, 4])
+    swapped = model.params | {'encoder_audio': encoder | {'positions': encoder['positions'][order]}}
+    apply = PretrainingModel(with_model(class_token=False, positions='stored')).apply
+    after = apply({'params': swapped}, patches | {'audio': patches['audio'][:, order]}, method='features')
+    # The mean over tokens does not depend on their order, but on which patch is where.
+    np.testing.assert_allclose(after['audio'], before['audio'], atol=1e-4)
+    other = apply({'params': swapped}, patches, method='features')
+    assert np.abs(other['audio'] - before['audio']).max() > 1e-2
+
+
+def test_stored_positions_begin_as_sincos_and_get_no_gradient():
+    sizes = {'grid': (3, 2), 'width': 32, 'depth': 1, 'heads': 2}
+    fixed, stored = Encoder(**sizes), Encoder(**sizes, stores_positions=True)
+    patches = np.random.default_rng(0).normal(size=(2, 6, 16)).astype(np.float32)
+    params = nn.meta.unbox(stored.init(jax.random.key(0), patches)['params'])
+
+    def loss(params):
+        tokens = stored.apply({'params': params}, patches, np.array([[4, 1], [0, 5]]))
+        return jnp.square(tokens).sum(), tokens
+
+    gradient, tokens = jax.grad(loss, has_aux=True)(params)
+    others = {name: value for name, value in params.items() if name != 'positions'}
+    expected = fixed.apply({'params': others}, patches, np.array([[4, 1], [0, 5]]))
+    np.testing.assert_allclose(tokens, expected, atol=1e-6)
+    assert not gradient['positions'].any() and gradient['patch_embedding']['kernel'].any()

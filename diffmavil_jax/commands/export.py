@@ -1,0 +1,40 @@
+"""`diffmavil export`: the encoders of a run, for those who don't train on."""
+
+from __future__ import annotations
+
+import argparse
+
+from diffmavil_jax.commands.command import Command, fail
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('run', metavar='RUN', help='the workdir of a run, an import or an export')
+    add('--output', required=True, metavar='DIR', help='the directory to write')
+    add(
+        '--format',
+        default='safetensors',
+        choices=('safetensors', 'jax', 'timm'),
+        help='one file, an Orbax checkpoint, or a state dict for timm of each encoder (default: %(default)s)',
+    )
+    add('--licence', default='', metavar='TEXT', help='of the parameters, for the card')
+    add('--overwrite', action='store_true', help='set aside what is in DIR')
+
+
+def _run(flags: argparse.Namespace) -> int:
+    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.interop.exporting import export
+
+    try:
+        card = export(flags.run, flags.output, flags.format, licence=flags.licence, overwrite=flags.overwrite)
+    except ConfigError as error:
+        return fail(str(error), 2)
+    print(f'{flags.output}: {", ".join(card["parts"])}; {card["parameters"]:,} parameters.')
+    for remark in card['remarks']:
+        print(remark)
+    return 0
+
+
+COMMAND = Command(
+    'Writes the encoders and the fusion of a run, with a card that describes them.', _add_flags, _run
+)

@@ -1,0 +1,204 @@
+"""Whole media files as windows of a clip's length, read ahead in worker processes."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import TypeVar, cast
+
+import numpy as np
+from jaxtyping import Int16, UInt8
+
+from diffmavil_jax.data import media
+from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Refusal
+from diffmavil_jax.data.media.decoding import Frames, Waveform
+from diffmavil_jax.data.prepare.clips import clip_id
+from diffmavil_jax.data.sandbox import DecodePool
+
+_SHORTEST = 0.1  # of a window: less than that at the end of a file is no window
+_SHORTEST_S = 0.03  # of a file
+_SILENT = 'silent'  # a reason
+
+S = TypeVar('S')
+T = TypeVar('T')
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A stretch of a file, and what there is of its sound and pictures.
+
+    Attributes:
+        id: `PATH@START`.
+        start_s: in the file.
+        end_s: in the file.
+        waveform: None without sound.
+        samples: how many of the waveform's are from the file, the others being zero.
+        frames: None without pictures. The last one that is there stands in for those that are not.
+    """
+
+    id: str
+    start_s: float
+    end_s: float
+    waveform: Int16[np.ndarray, ' samples'] | None = None
+    samples: int = 0
+    frames: UInt8[np.ndarray, 't h w 3'] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEnd:
+    """All windows of one more file have come."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a window is; `seconds` of it are in the file."""
+
+    path: str
+    start_s: float
+    seconds: float
+    modalities: tuple[str, ...]
+
+
+class Reader:
+    """Reads the windows of files."""
+
+    def __init__(self, spec: ClipSpec, offered: Collection[str], modality: str, workers: int) -> None:
+        """Nothing starts yet.
+
+        Args:
+            spec: of a window.
+            offered: modalities that can be used.
+            modality: `auto`, whichever of these a file has; or `audio`, `video` or `both`, without which a
+                file is refused. With `auto`, sound that is silent all through a window is none.
+            workers: processes.
+        """
+        self._spec, self._offered, self._modality, self._workers = spec, offered, modality, workers
+
+    def windows(self, paths: Iterable[str], ahead: int) -> Iterator[Window | Refusal | FileEnd]:
+        """Consecutive windows of each file, in order; `ahead` of them are read ahead.
+
+        Refused is a file, or a window of it by its id. The last window holds what is left, where
+        that is a tenth of a window or more.
+        """
+        with (
+            DecodePool(self._workers) as pool,
+            concurrent.futures.ThreadPoolExecutor(self._workers) as threads,
+        ):
+            try:
+                found = _in_order(threads, lambda path: self._places(pool, path), paths, ahead)
+                yield from _in_order(
+                    threads,
+                    lambda item: self._read(pool, item),
+                    (p for places in found for p in places),
+                    ahead,
+                )
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+
+    def _places(self, pool: DecodePool, path: str) -> list[_Place | Refusal | FileEnd]:
+        try:
+            info = pool.probe(path)
+            modalities = self._modalities(info)
+            if info.duration_s < _SHORTEST_S:
+                raise media.MediaError(f'too short: {info.duration_s:.3f} s')
+        except media.MediaError as error:
+            return [Refusal(path, str(error)), FileEnd()]
+        cut = cut_whole(info.duration_s, self._spec.seconds)
+        return [*(_Place(path, start_s, seconds, modalities) for start_s, seconds in cut), FileEnd()]
+
+    def _modalities(self, info: media.MediaInfo) -> tuple[str, ...]:
+        """Those to read of a file."""
+        has = {'audio': info.has_audio, 'video': info.has_video}
+        wanted = {'auto': tuple(self._offered), 'both': MODALITIES}.get(self._modality, (self._modality,))
+        lacking = [m for m in wanted if not has[m]]
+        if lacking and (self._modality != 'auto' or len(lacking) == len(wanted)):
+            raise media.MediaError(', '.join(f'no {m}' for m in lacking))
+        return tuple(m for m in wanted if has[m])
+
+    def _read(self, pool: DecodePool, item: _Place | Refusal | FileEnd) -> Window | Refusal | FileEnd:
+        if not isinstance(item, _Place):
+            return item
+        try:
+            return self._window(pool, item)
+        except media.MediaError as error:
+            if str(error) == _SILENT and self._modality == 'auto' and 'video' in item.modalities:
+                return self._read(pool, dataclasses.replace(item, modalities=('video',)))
+            return Refusal(clip_id(item.path, item.start_s), str(error))
+
+    def _window(self, pool: DecodePool, place: _Place) -> Window:
+        wanted = cast(tuple[media.Modality, ...], place.modalities)
+        waveform, frames = pool.call(
+            read_window, place.path, place.start_s, place.seconds, self._spec, wanted
+        )
+        samples = self._spec.num_samples
+        if place.seconds < self._spec.seconds:
+            samples = round(place.seconds * self._spec.sample_rate)
+        return Window(
+            id=clip_id(place.path, place.start_s),
+            start_s=place.start_s,
+            end_s=place.start_s + place.seconds,
+            waveform=waveform,
+            samples=samples if waveform is not None else 0,
+            frames=frames,
+        )
+
+
+def cut_whole(length_s: float, seconds: float) -> list[tuple[float, float]]:
+    """Where the windows of a file begin, and how much of each there is, in seconds.
+
+    One that lacks at most PADDED_FRACTION counts as whole, as in training. A file has at least one.
+    """
+    whole = math.floor(length_s / seconds + media.PADDED_FRACTION + 1e-6)
+    cut = [(i * seconds, seconds) for i in range(whole)]
+    left = length_s - whole * seconds
+    if left >= _SHORTEST * seconds or not whole:
+        cut.append((whole * seconds, left))
+    return cut
+
+
+def read_window(
+    source: media.Source,
+    start_s: float,
+    there_s: float,
+    spec: ClipSpec,
+    modalities: Collection[media.Modality],
+) -> tuple[Waveform | None, Frames | None]:
+    """Like `media.decode`, of a window of which there are only `there_s` seconds.
+
+    Raises:
+        MediaError: that of `media.decode`.
+    """
+    if there_s >= spec.seconds:
+        return media.decode(source, start_s, spec, modalities)
+    waveform = frames = None
+    if 'audio' in modalities:
+        waveform, _ = media.decode(source, start_s, dataclasses.replace(spec, seconds=there_s), ['audio'])
+        assert waveform is not None
+        waveform = np.pad(waveform, (0, spec.num_samples - len(waveform)))
+    if 'video' in modalities:
+        step_s = spec.seconds / spec.frames
+        count = max(1, math.floor(there_s / step_s + 1e-6))
+        part = dataclasses.replace(spec, seconds=min(there_s, count * step_s), frames=count)
+        _, frames = media.decode(source, start_s, part, ['video'])
+        assert frames is not None
+        frames = np.concatenate([frames, np.repeat(frames[-1:], spec.frames - count, axis=0)])
+    return waveform, frames
+
+
+def _in_order(
+    threads: concurrent.futures.ThreadPoolExecutor,
+    function: Callable[[S], T],
+    items: Iterable[S],
+    ahead: int,
+) -> Iterator[T]:
+    """What a function makes of items, up to `ahead` of them under way."""
+    coming: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+    for item in items:
+        coming.append(threads.submit(function, item))
+        if len(coming) >= ahead:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()

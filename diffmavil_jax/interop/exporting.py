@@ -1,0 +1,136 @@
+"""The encoders and the fusion of a run, for those who don't train on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from diffmavil_jax import weights
+from diffmavil_jax.config import Config, from_dict
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.inherit import read_card, read_config
+from diffmavil_jax.interop import to_timm, vit
+from diffmavil_jax.interop.card import make_card
+from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.training.checkpoint import CheckpointStore
+
+_ENCODERS = ('encoder_audio', 'encoder_video')
+# What a summary says of the run's process, not of its network.
+_PROCESS = ('name', 'seed', 'macs', 'buckets', 'compilations', 'time', 'refused', 'parameters', 'environment')
+
+
+def export(
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    form: str,
+    *,
+    licence: str,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Writes encoders, pool norms and fusion of a run, an import or another export.
+
+    Args:
+        run: its directory.
+        output: the directory to write.
+        form: `safetensors` or `jax` (an Orbax checkpoint), which a run can start from, or `timm`, which
+            has no fusion.
+        licence: of the parameters; empty: as the run's card has it, or not stated.
+        overwrite: whether what is in the directory is set aside.
+
+    Returns:
+        The card.
+
+    Raises:
+        ConfigError: the run can't be read, or the directory not be written.
+    """
+    config = from_dict(read_config(run))
+    loaded, samples = load_params(run)
+    params, remarks = _without_decoders(loaded, config)
+    if form == 'timm':
+        params = {name: part for name, part in params.items() if not name.startswith('fusion')}
+    old = read_card(run)
+    facts = _facts(pathlib.Path(run).expanduser(), config, samples) if old is None else _kept(old)
+    facts['remarks'] = [*facts['remarks'], *remarks]
+    licence = licence or (old or {}).get('licence', 'not stated')
+    card = make_card(config, params, licence=licence, format=form, **facts)
+    root = weights.open_output(output, overwrite=overwrite)
+    if form == 'timm':
+        card['timm'] = _write_timm(root, params, config)
+        weights.write_card(root, card)
+        return card
+    if form == 'jax':
+        store = CheckpointStore(root / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
+        store.save(samples, {'params': params}, {}, block=True)
+        store.close()
+        if store.failure():
+            raise ConfigError(f'--output={output}: can not be written ({store.failure()}).')
+    else:
+        weights.write_params(root, params)
+    weights.write_description(root, config, card)
+    return card
+
+
+def _without_decoders(params: Mapping[str, Any], config: Config) -> tuple[dict[str, Any], list[str]]:
+    """The parts that are exported; a norm that a classifier has not is one that only normalises."""
+    parts = {name: params[name] for name in (*_ENCODERS, 'fusion') if name in params}
+    remarks = []
+    norms = {'encoder_audio': 'audio_pool_norm', 'encoder_video': 'video_pool_norm', 'fusion': 'fusion_norm'}
+    for part in list(parts):
+        norm = norms[part]
+        parts[norm] = params.get(norm) or vit.plain_norm(config.model.vit.width)
+        if norm not in params:
+            remarks.append(f'{norm} only normalises: the run has none.')
+    return parts, remarks
+
+
+def _facts(run: pathlib.Path, config: Config, samples: int) -> dict[str, Any]:
+    """Where a run's parameters are from, and what was measured of them."""
+    scores, remarks = _scores(run, config, samples)
+    data = config.data
+    return {
+        'name': config.name,
+        'objective': config.objective,
+        'init': config.init,
+        'training_data': {
+            'source': data.source,
+            'path': data.path,
+            'splits': data.train_split if data.source == 'tfds' else '',
+        },
+        'samples_seen': samples,
+        'scores': scores,
+        'remarks': remarks,
+    }
+
+
+def _kept(card: Mapping[str, Any]) -> dict[str, Any]:
+    names = ('name', 'objective', 'init', 'source', 'training_data', 'samples_seen', 'scores', 'remarks')
+    return {name: card[name] for name in names if name in card}
+
+
+def _scores(run: pathlib.Path, config: Config, samples: int) -> tuple[dict[str, Any], list[str]]:
+    """What the run's report says of these parameters, or why it says nothing."""
+    try:
+        summary = json.loads((run / 'report' / 'summary.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}, ['No scores: the run has no report.']
+    if summary['clips_seen'] != samples:
+        return {}, [f'No scores: the report is of another checkpoint, at {summary["clips_seen"]} clips.']
+    if config.objective == 'classification' and config.finetune.select == 'best':
+        return {}, [
+            'No scores: the report is of the best checkpoint (finetune.select=best), not of the last.'
+        ]
+    return {name: value for name, value in summary.items() if name not in _PROCESS}, []
+
+
+def _write_timm(root: pathlib.Path, params: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """Writes a state dict and its model's arguments for each encoder; returns what each is to be given."""
+    modalities = [m for m in ('audio', 'video') if f'encoder_{m}' in params]
+    for modality in modalities:
+        state = to_timm.timm_state(params, config, modality)
+        weights.write_arrays(root / f'{modality}.safetensors', state)
+        arguments = to_timm.timm_arguments(config, modality)
+        (root / f'{modality}.json').write_text(json.dumps(arguments, indent=2) + '\n', encoding='utf-8')
+    return {modality: to_timm.INPUT[modality] for modality in modalities}

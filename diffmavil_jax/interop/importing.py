@@ -1,0 +1,142 @@
+"""Files of other projects as networks of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from diffmavil_jax import weights
+from diffmavil_jax.config import VIT_SIZES, Config, from_dict
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.interop import vit
+from diffmavil_jax.interop.card import make_card
+from diffmavil_jax.interop.encoders import Encoder, audio_encoder, video_encoder
+from diffmavil_jax.interop.files import StateDict
+from diffmavil_jax.interop.layout import Layout
+from diffmavil_jax.interop.layouts import LAYOUTS
+from diffmavil_jax.models.pretraining import PretrainingModel
+
+_SECONDS = 10.0  # of the clips of all layouts
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a file does not tell; None: as its layout has it."""
+
+    modalities: tuple[str, ...] | None = None
+    front_end: str | None = None
+    frames: int | None = None
+    patch_frames: int | None = None
+    licence: str = 'not stated'
+
+
+def import_weights(
+    layout_name: str,
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Writes a file's encoders, and its fusion if it has one, as a directory that a run can start from.
+
+    Args:
+        layout_name: one of LAYOUTS.
+        path: the file; see `StateDict`.
+        output: the directory.
+        options: what the file does not tell.
+        overwrite: whether what is in the directory is set aside.
+
+    Returns:
+        The card.
+
+    Raises:
+        ConfigError: the file can't be read, lacks a parameter, or has a network of another shape.
+    """
+    layout = LAYOUTS[layout_name]
+    file = StateDict(path)
+    encoders = _encoders(file, layout, options)
+    params = {name: part for encoder in encoders for name, part in encoder.params.items()}
+    if layout.fusion is not None and file.count(layout.fusion.prefix):
+        params['fusion'] = vit.stack_of(file, (layout.fusion,))
+        params['fusion_norm'] = vit.plain_norm(_depth_and_width(params['fusion'])[1])
+    config = _config(file, f'{layout_name}_import', params, encoders)
+    _check_shapes(file, params, config)
+    card = make_card(
+        config,
+        params,
+        licence=options.licence,
+        source={
+            'layout': layout_name,
+            'file': file.path.name,
+            'sha256': file.sha256,
+            'keys_used': file.taken(),
+            'keys_left_out': file.left_out(),
+        },
+        training_data='not stated',
+        samples_seen=0,
+        scores={},
+        remarks=[*layout.remarks, *(remark for encoder in encoders for remark in encoder.remarks)],
+    )
+    root = weights.open_output(output, overwrite=overwrite)
+    weights.write_params(root, params)
+    weights.write_description(root, config, card)
+    return card
+
+
+def _encoders(file: StateDict, layout: Layout, options: Options) -> list[Encoder]:
+    modalities = options.modalities or tuple(layout.encoders)
+    encoders = []
+    if 'audio' in modalities:
+        encoders.append(audio_encoder(file, layout.encoders['audio'], options.front_end or layout.front_end))
+    if 'video' in modalities:
+        sizes = options.frames or layout.frames, options.patch_frames or layout.patch_frames
+        encoders.append(video_encoder(file, layout.encoders['video'], *sizes))
+    return encoders
+
+
+def _config(file: StateDict, name: str, params: Mapping[str, Any], encoders: Sequence[Encoder]) -> Config:
+    encoder = next(iter(encoders[0].params.values()))
+    depth, width = _depth_and_width(encoder)
+    size = next((n for n, vit in VIT_SIZES.items() if (vit.width, vit.depth) == (width, depth)), None)
+    if size is None:
+        known = ', '.join(f'{n} ({vit.width} x {vit.depth})' for n, vit in VIT_SIZES.items())
+        raise ConfigError(f'{file.path}: is {width} wide with {depth} layers, and must be one of {known}.')
+    model = {'size': size, 'positions': 'stored', 'class_token': 'class_token' in encoder}
+    if 'fusion' in params:
+        model['fusion_layers'] = _depth_and_width(params['fusion'])[0]
+    sections: dict[str, Any] = {'model': model, 'data': {'seconds': _SECONDS}}
+    for encoder in encoders:
+        for section, fields in encoder.settings.items():
+            sections[section] = sections.get(section, {}) | dict(fields)
+    return from_dict({'name': name, **sections})
+
+
+def _depth_and_width(stack: Mapping[str, Any]) -> tuple[int, int]:
+    return stack['layers']['block']['self_norm']['scale'].shape
+
+
+def _check_shapes(file: StateDict, params: Mapping[str, Any], config: Config) -> None:
+    """Raises ConfigError where a parameter has not the shape that the network needs."""
+    clips = {
+        'audio': jax.ShapeDtypeStruct((1, config.audio.num_tokens, config.audio.patch_dim), jnp.float32),
+        'video': jax.ShapeDtypeStruct((1, config.video_tokens, config.video.patch_dim), jnp.float32),
+    }
+    init = functools.partial(PretrainingModel(config).init, method='features')
+    needed = nn.unbox(jax.eval_shape(init, jax.random.key(0), clips)['params'])
+    for name, part in params.items():
+        ours, theirs = (traverse_util.flatten_dict(tree, sep='/') for tree in (needed[name], part))
+        for parameter, leaf in ours.items():
+            if theirs[parameter].shape != leaf.shape:
+                raise ConfigError(
+                    f'{file.path}: its {name}/{parameter} has shape {list(theirs[parameter].shape)}, and '
+                    f'{list(leaf.shape)} is needed.'
+                )

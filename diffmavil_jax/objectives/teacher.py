@@ -1,0 +1,62 @@
+"""Stage 2: a student regresses what a frozen teacher makes of whole clips (MAViL, stage 2)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from diffmavil_jax.config import Config
+from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.models.pretraining import PretrainingModel, View
+from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.objectives.pretraining import Metrics, PretrainingObjective, TokenCounts
+from diffmavil_jax.objectives.reconstruction import normalize_patches
+
+
+class TeacherObjective(PretrainingObjective):
+    """As stage 1, masks, diffused patches and contrastive terms alike, but tokens are predicted, not patches.
+
+    The target at a masked place is the teacher's token there, after fusion over the whole clip and
+    normalised to mean 0 and variance 1. Whether MAViL normalises it so is not stated in what we have.
+    """
+
+    predicts_patches = False
+
+    def __init__(self, config: Config, teacher: Config) -> None:
+        """Args: `teacher` is the config of the run that teaches; its network may have another size."""
+        super().__init__(config, target_dim=teacher.model.vit.width)
+        self.teacher = PretrainingModel(teacher)
+
+    def init(self, key: jax.Array, batch: Mapping[str, jax.Array], counts: Mapping[str, TokenCounts]) -> Any:
+        """The variables of the student, and under `frozen` those of the teacher."""
+        teacher = self.teacher.init(key, to_patches(batch, self.config), method='tokens')
+        return {**super().init(key, batch, counts), 'frozen': teacher['params']}
+
+    def loss(  # type: ignore[override]  # the step hands in what is frozen
+        self,
+        params: Any,
+        batch: Mapping[str, jax.Array],
+        counts: Mapping[str, TokenCounts],
+        *,
+        frozen: Any,
+    ) -> tuple[Float[Array, ''], Metrics]:
+        """See `PretrainingObjective.loss`; `frozen` are the teacher's parameters."""
+        return self._loss(params, batch, counts, functools.partial(self._token_targets, frozen))
+
+    def lessons(
+        self, frozen: Any, patches: dict[str, Float[Array, 'b n p']]
+    ) -> dict[str, Float[Array, 'b n d']]:
+        """The teacher's normalised tokens of whole clips."""
+        tokens = self.teacher.apply({'params': frozen}, patches, method='tokens')
+        return {modality: normalize_patches(x) for modality, x in jax.lax.stop_gradient(tokens).items()}
+
+    def _token_targets(
+        self, frozen: Any, views: dict[str, View], patches: dict[str, jax.Array], positions: jax.Array
+    ) -> dict[str, Float[Array, 'b m d']]:
+        del positions
+        lessons = self.lessons(frozen, patches)
+        return {modality: take_tokens(lessons[modality], view.decoded) for modality, view in views.items()}

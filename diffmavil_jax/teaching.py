@@ -1,0 +1,60 @@
+"""Stage 2 as a pretraining run: its objective, and the teacher that it starts with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from diffmavil_jax.config import Config, from_dict, to_dict
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.inherit import read_config
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.objectives.teacher import TeacherObjective
+from diffmavil_jax.pretrained import load_params, start_from
+from diffmavil_jax.training.state import TrainState
+
+# What teacher and student must have in common: they see the same tokens of the same clips.
+_SHARED = (
+    'audio',
+    'video',
+    'data.seconds',
+    'data.sample_rate',
+    'data.frames',
+    'data.frame_size',
+)
+
+
+def make_objective(config: Config) -> PretrainingObjective:
+    """Of a pretraining run, stage 1 or 2.
+
+    Raises:
+        ConfigError: config.teacher is no run, or sees other tokens than this one.
+    """
+    if config.objective != 'stage2':
+        return PretrainingObjective(config)
+    teacher = from_dict(read_config(config.teacher))
+    for field in _SHARED:
+        ours, theirs = (_value(c, field) for c in (config, teacher))
+        if ours != theirs:
+            raise ConfigError(
+                f'config.{field} = {ours!r}: must be {theirs!r}, as in the run of config.teacher = '
+                f'{config.teacher!r}.'
+            )
+    return TeacherObjective(config, teacher)
+
+
+def with_teacher(state: TrainState, config: Config) -> TrainState:
+    """The state with the teacher's parameters; as it is in stage 1."""
+    if config.objective != 'stage2':
+        return state
+    loaded = load_params(config.teacher)[0]
+    teacher = start_from(
+        TrainState(state.frozen, None, state.samples_seen), loaded, new=(), run=config.teacher
+    )
+    return dataclasses.replace(state, frozen=teacher.params)
+
+
+def _value(config: Config, field: str) -> object:
+    value = to_dict(config)
+    for name in field.split('.'):
+        value = value[name]
+    return value

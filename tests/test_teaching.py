@@ -1,0 +1,102 @@
+"""Stage 2 as a run: from a finished stage-1 run, resumed exactly, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from diffmavil_jax import experiment
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.teaching import make_objective
+
+
+def train(config, workdir):
+    experiment.run(config, workdir=str(workdir), overwrite=False, command='test', started=0.0)
+
+
+@pytest.fixture(scope='module')
+def teacher(tiny, tmp_path_factory):
+    """A finished stage-1 run."""
+    workdir = tmp_path_factory.mktemp('teacher')
+    config = tiny(train={'samples': 16}, masking={'curriculum': 'none'}, batch={'rule': 'fixed'})
+    train(config, workdir)
+    return config, workdir
+
+
+@pytest.fixture(scope='module')
+def student(teacher, tmp_path_factory):
+    """A finished student of it."""
+    config, run = teacher
+    config = dataclasses.replace(
+        config, objective='stage2', teacher=str(run), train=dataclasses.replace(config.train, samples=32)
+    )
+    workdir = tmp_path_factory.mktemp('student')
+    train(config, workdir)
+    return config, workdir
+
+
+def test_a_student_is_trained_and_the_teacher_kept(teacher, student):
+    config, workdir = student
+    summary = json.loads((workdir / 'report' / 'summary.json').read_text())
+    assert summary['clips_seen'] == 32
+    assert 'retrieval' in summary and 'probe' in summary and 'reconstruction' not in summary
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert lines[-1]['audio'] < lines[0]['audio']
+    page = (workdir / 'report' / 'index.html').read_text()
+    assert 'predicts the tokens of the teacher' in page
+    # What the checkpoint holds of the teacher is what the teacher was.
+    saved = ocp.PyTreeCheckpointer().restore(workdir / 'checkpoints' / '32' / 'state')['frozen']
+    taught_by = load_params(teacher[1])[0]
+    for name in saved:
+        jax.tree.map(np.testing.assert_array_equal, saved[name], taught_by[name])
+
+
+def test_a_student_resumes_exactly(student, tmp_path):
+    config, workdir = student
+    often = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, every_samples=16))
+    train(often, tmp_path)
+    # Back to the checkpoint in the middle, as after a kill.
+    shutil.rmtree(tmp_path / 'checkpoints' / '32')
+    shutil.rmtree(tmp_path / 'report')
+    train(often, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path)[0], load_params(workdir)[0])
+
+
+def test_a_student_may_teach(student, tmp_path):
+    config, workdir = student
+    train(dataclasses.replace(config, teacher=str(workdir)), tmp_path / 'next')
+    assert load_params(tmp_path / 'next')[1] == 32
+
+
+@pytest.mark.parametrize(
+    ('section', 'change', 'message'),
+    [
+        (
+            'data',
+            {'seconds': 2.0},
+            r'config.data.seconds = 2.0: must be 1.0, as in the run of config.teacher',
+        ),
+        ('audio', {'num_frames': 64}, 'config.audio = .*num_frames.: 64.*: must be'),
+    ],
+)
+def test_a_teacher_of_other_tokens_is_refused(student, section, change, message):
+    config, _ = student
+    other = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **change)})
+    with pytest.raises(ConfigError, match=message):
+        make_objective(other)
+
+
+def test_the_teacher_and_the_objective_belong_together(tiny):
+    with pytest.raises(ConfigError, match=r"config.teacher = '': must be the workdir of a run"):
+        tiny(objective='stage2')
+    with pytest.raises(ConfigError, match=r"config.teacher = 'x': must be .* empty with others"):
+        tiny(teacher='x')
+    with pytest.raises(ConfigError, match='config.diffusion.target'):
+        tiny(objective='stage2', teacher='x', diffusion={'target': 'v'})
+    with pytest.raises(ConfigError, match="config.teacher = 'nowhere'"):
+        make_objective(tiny(objective='stage2', teacher='nowhere'))
