@@ -17,7 +17,7 @@ from diffmavil_jax.evaluation.classification import ClassifierSuite
 from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.models.classifier import NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
-from diffmavil_jax.pretrained import load_for, missing_parts, new_parts, start_from
+from diffmavil_jax.pretrained import check_positions, load_for, missing_parts, new_parts, start_from
 from diffmavil_jax.pretraining import clip_shapes
 from diffmavil_jax.reporting import classification as report
 from diffmavil_jax.reporting.common import Facts
@@ -38,6 +38,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
     new = _new_parts(config)
+    check_positions(config, finetune.modalities)
     require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')
     train, validation, test = split(config, sources)
     classes = len(train.label_names)
@@ -64,7 +65,8 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     def start(state: TrainState) -> TrainState:
         if not config.loaded:
             return state
-        return start_from(state, load_for(config), new=(*NEW, *new), run=config.loaded)
+        loaded = load_for(config, finetune.modalities)
+        return start_from(state, loaded, new=(*NEW, *new), run=config.loaded)
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         del initial

@@ -43,8 +43,8 @@ def run(config: Config, gib: float, topology: str | None, say: Callable[[str], N
         raise ConfigError(f'--fit_batch = {gib}: must be a positive number of GiB.')
     if config.objective == 'classification':
         raise ConfigError(
-            '--fit_batch: must go with config.objective=pretraining or stage2, not classification, whose batch '
-            'config.batch.size is the same for all clips.'
+            '--fit_batch: must go with config.objective=pretraining or stage2, not classification, whose '
+            'batch config.batch.size is the same for all clips.'
         )
     devices = find(topology)[1] if topology else jax.devices()
     attention = 'xla' if topology else choose(config.model.attention, config.model.dtype)[0]

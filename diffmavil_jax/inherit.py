@@ -45,7 +45,7 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
         return filled(json.loads(path.read_text(encoding='utf-8')), to_dict(Config()))
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f'config.init = {os.fspath(run)!r}: must be the workdir of a run, or what `diffmavil import` or '
+            f'{os.fspath(run)!r}: must be the workdir of a run, or what `diffmavil import` or '
             f'`export` wrote, with config.json in it ({type(error).__name__}: {error}).'
         ) from None
 

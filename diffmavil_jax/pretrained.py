@@ -17,10 +17,10 @@ from diffmavil_jax import weights
 from diffmavil_jax.config import Config, from_dict
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.inherit import read_card, read_config
-from diffmavil_jax.models.positions import fit_table
+from diffmavil_jax.models.positions import fit_table, trimmed
 from diffmavil_jax.training.state import TrainState
 
-# As far as an import or an export may have them or not.
+# What an import or an export may have or not.
 PARTS = (
     'encoder_audio',
     'encoder_video',
@@ -53,34 +53,51 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
         except Exception as error:  # a broken file raises whatever its parser raises
             reasons.append(f'{samples} ({type(error).__name__}: {str(error).splitlines()[0][:200]})')
     why = f'none of its checkpoints can be read: {"; ".join(reasons)}' if reasons else 'it has no checkpoint'
-    raise ConfigError(f'config.init = {os.fspath(run)!r}: must be a run to start from; {why}.')
+    raise ConfigError(f'{os.fspath(run)!r}: must be a run with parameters; {why}.')
 
 
-def load_for(config: Config) -> dict[str, Any]:
+def load_for(config: Config, modalities: Collection[str]) -> dict[str, Any]:
     """The parameters that a config starts from, with stored positions for its own clips.
 
+    Args:
+        config: the run that starts.
+        modalities: that it has encoders of; see `check_positions`.
+
     Raises:
-        ConfigError: they can't be read, or the positions don't fit and must not be interpolated.
+        ConfigError: they can't be read.
     """
     params = load_params(config.loaded)[0]
-    if config.model.positions == 'stored':
-        run = from_dict(read_config(config.loaded))
-        grids = {
-            'encoder_audio': (run.audio.grid, config.audio.grid),
-            'encoder_video': (run.video_grid, config.video_grid),
-        }
-        for part in grids.keys() & params.keys():
-            old, new = grids[part]
-            interpolate = config.finetune.positions == 'interpolate'
-            try:
-                table = fit_table(params[part]['positions'], old, new, interpolate=interpolate)
-            except ValueError as error:
-                raise ConfigError(
-                    f'config.init = {config.init!r}: the stored positions of {part}: {error}; '
-                    f'config.finetune.positions=interpolate makes them fit.'
-                ) from None
-            params[part] = params[part] | {'positions': table}
+    interpolate = config.finetune.positions == 'interpolate'
+    for part, (old, new) in _grids(config, modalities).items():
+        table = fit_table(params[part]['positions'], old, new, interpolate=interpolate)
+        params[part] = params[part] | {'positions': table}
     return params
+
+
+def check_positions(config: Config, modalities: Collection[str]) -> None:
+    """Raises ConfigError where stored positions neither fit nor may be interpolated."""
+    if config.finetune.positions == 'interpolate':
+        return
+    for part, (old, new) in _grids(config, modalities).items():
+        try:
+            trimmed(old, new)
+        except ValueError as error:
+            raise ConfigError(
+                f'config.init = {config.init!r}: the stored positions of {part}: {error}; '
+                f'config.finetune.positions=interpolate makes them fit.'
+            ) from None
+
+
+def _grids(config: Config, modalities: Collection[str]) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The grid that stored positions are for and the one that the config needs, of each encoder there is."""
+    if config.model.positions != 'stored' or not config.loaded:
+        return {}
+    run, missing = from_dict(read_config(config.loaded)), missing_parts(config)
+    grids = {
+        'audio': (run.audio.grid, config.audio.grid),
+        'video': (run.video_grid, config.video_grid),
+    }
+    return {f'encoder_{m}': grids[m] for m in modalities if f'encoder_{m}' not in missing}
 
 
 def missing_parts(config: Config) -> tuple[str, ...]:
@@ -120,7 +137,7 @@ def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, 
         if value is None or value.shape != leaf.shape:
             found = 'none' if value is None else f'one of shape {list(value.shape)}'
             raise ConfigError(
-                f'config.init = {run!r}: the parameter {"/".join(names)} of shape {list(leaf.shape)} is '
+                f'{run!r}: the parameter {"/".join(names)} of shape {list(leaf.shape)} is '
                 f'needed, and the run has {found}.'
             )
         return jax.device_put(value.astype(leaf.dtype), leaf.sharding)

@@ -14,7 +14,7 @@ from diffmavil_jax.evaluation.held_out import Network
 from diffmavil_jax.evaluation.suite import Suite
 from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.pretrained import load_for, missing_parts, new_parts, start_from
+from diffmavil_jax.pretrained import check_positions, load_for, missing_parts, new_parts, start_from
 from diffmavil_jax.reporting import pretraining as report
 from diffmavil_jax.reporting.common import Facts
 from diffmavil_jax.task import Task
@@ -34,6 +34,7 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
     missing = missing_parts(config)
+    check_positions(config, MODALITIES)
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
     present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}
     objective = make_objective(config)
@@ -43,7 +44,7 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         state = with_teacher(state, config)
         if not config.loaded:
             return state
-        return start_from(state, load_for(config), new=missing, run=config.loaded)
+        return start_from(state, load_for(config, MODALITIES), new=missing, run=config.loaded)
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         print('Evaluating the trained and the untrained network ...', flush=True)

@@ -199,7 +199,7 @@ def test_clips_per_class_limits_what_is_trained_on(tiny, dataset, tmp_path, caps
 @pytest.mark.parametrize(
     ('changes', 'error'),
     [
-        ({'init': 'nowhere'}, "config.init = 'nowhere': must be the workdir of a run"),
+        ({'init': 'nowhere'}, "'nowhere': must be the workdir of a run"),
         ({'data': {'source': 'generated'}, 'finetune': {'folds': 'a,b'}}, 'config.finetune.folds'),
         ({'data': {'train_split': 'fold9'}}, "train_split = 'fold9'"),
         (

@@ -98,5 +98,5 @@ def test_the_teacher_and_the_objective_belong_together(tiny):
         tiny(teacher='x')
     with pytest.raises(ConfigError, match='config.diffusion.target'):
         tiny(objective='stage2', teacher='x', diffusion={'target': 'v'})
-    with pytest.raises(ConfigError, match="config.teacher = 'nowhere'"):
+    with pytest.raises(ConfigError, match="'nowhere': must be the workdir of a run"):
         make_objective(tiny(objective='stage2', teacher='nowhere'))

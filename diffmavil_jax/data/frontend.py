@@ -15,11 +15,11 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffmavil_jax.config import AudioConfig, VideoConfig
 
-_WINDOW_SECONDS = 0.025
-_HOP_SECONDS = 0.010
-_PREEMPHASIS = 0.97
+WINDOW_SECONDS = 0.025
+HOP_SECONDS = 0.010
+PREEMPHASIS = 0.97
 _LOWEST_HZ = 20.0
-_LOG_FLOOR = float(np.finfo(np.float32).eps)
+LOG_FLOOR = float(np.finfo(np.float32).eps)
 
 
 def log_mel(
@@ -35,21 +35,21 @@ def log_mel(
         sample_rate: Hz.
         num_mel_bins: filters from 20 Hz to the Nyquist frequency, equally wide in mel.
     """
-    window = round(_WINDOW_SECONDS * sample_rate)
-    hop = round(_HOP_SECONDS * sample_rate)
+    window = round(WINDOW_SECONDS * sample_rate)
+    hop = round(HOP_SECONDS * sample_rate)
     fft_length = 1 << (window - 1).bit_length()
     sound = waveform.astype(jnp.float32) / 32_768.0
     sound = sound - sound.mean(axis=-1, keepdims=True)
     frames = _frames(sound, window, hop)
     frames = frames - frames.mean(axis=-1, keepdims=True)
     previous = jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
-    frames = (frames - _PREEMPHASIS * previous) * np.hanning(window).astype(np.float32)
+    frames = (frames - PREEMPHASIS * previous) * np.hanning(window).astype(np.float32)
     # Padded here: on a CPU, rfft's own padding takes as long as the transform.
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, fft_length - window)))
     spectrum = jnp.fft.rfft(frames)[..., :-1]
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     energies = power @ mel_filters(num_mel_bins, fft_length, sample_rate)
-    return jnp.log(jnp.maximum(energies, _LOG_FLOOR))
+    return jnp.log(jnp.maximum(energies, LOG_FLOOR))
 
 
 def spectrogram(
@@ -75,7 +75,7 @@ def pad_after(
 
     The result is that of `spectrogram` for the first `samples` of each clip alone.
     """
-    window, hop = round(_WINDOW_SECONDS * sample_rate), round(_HOP_SECONDS * sample_rate)
+    window, hop = round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
     frames = 1 + (samples - window) // hop
     front_end = config.normalization
     zero = -front_end.mean / (front_end.divisor * front_end.std)
@@ -87,6 +87,18 @@ def pad_after(
 def pixels(frames: UInt8[Array, 'b t h w 3'], config: VideoConfig) -> Float[Array, 'b t h w 3']:
     """The encoder's input: pixels in [0, 1], normalised per channel."""
     return (frames.astype(jnp.float32) / 255.0 - jnp.array(config.mean)) / jnp.array(config.std)
+
+
+def spectrogram_range(config: AudioConfig, sample_rate: int) -> tuple[float, float]:
+    """Bounds of what `spectrogram` gives, of the sound of a clip."""
+    window = round(WINDOW_SECONDS * sample_rate)
+    filters = mel_filters(config.num_mel_bins, 1 << (window - 1).bit_length(), sample_rate)
+    # Removing the means of clip and frame may double an amplitude each.
+    largest = 4 * (1 + PREEMPHASIS) * np.hanning(window).sum()
+    bounds = np.log([LOG_FLOOR, largest**2 * filters.sum(axis=0).max()])
+    front_end = config.normalization
+    low, high = (bounds - front_end.mean) / (front_end.divisor * front_end.std)
+    return float(low), float(high)
 
 
 @functools.lru_cache(maxsize=8)

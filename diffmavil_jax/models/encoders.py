@@ -46,7 +46,7 @@ class Encoder(nn.Module):
             # Gathered before it is embedded: the masked patches cost nothing.
             patches, positions = take_tokens(patches, visible), positions[visible]
         tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.compute.dtype)(flat(patches))
-        tokens = over_clips(tokens.reshape(*patches.shape[:2], -1) + positions)
+        tokens = over_clips(tokens.reshape(*patches.shape[:2], self.width) + positions)
         if self.has_class_token:
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
             class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.compute.dtype)

@@ -41,10 +41,19 @@ def fit_table(
     """
     if interpolate:
         return _resized(table, grid, wanted)
+    return table[: trimmed(grid, wanted)]
+
+
+def trimmed(grid: tuple[int, ...], wanted: tuple[int, ...]) -> int:
+    """How many of the first positions of a grid another one has, which has fewer times.
+
+    Raises:
+        ValueError: the other has more times, or differs elsewhere.
+    """
     if wanted[0] > grid[0] or wanted[1:] != grid[1:]:
         sizes = [' x '.join(str(size) for size in sizes) for sizes in (grid, wanted)]
         raise ValueError(f'they are for {sizes[0]} patches (time first), and {sizes[1]} are needed')
-    return table[: math.prod(wanted)]
+    return math.prod(wanted)
 
 
 def picture_table(

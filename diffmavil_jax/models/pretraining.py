@@ -89,24 +89,32 @@ class PretrainingModel(nn.Module):
 
     def __call__(self, views: dict[str, View]) -> Outputs:
         """Encodes the visible tokens, fuses, and decodes."""
-        both = {m: self._encode(view, m) for m, view in views.items()}
-        tokens = {m: encoded[:, 0] for m, encoded in both.items()}
-        latents = self._fuse(tokens)
-        predictions = {
-            m: self.decoder[m](latents[m], view.visible, view.decoded, view.noisy, view.timestep)
-            for m, view in views.items()
-        }
+        latents, both = self.encode(views)
+        predictions = {m: self.decode(latents[m], view, m) for m, view in views.items()}
         return Outputs(
             predictions,
-            {m: self._pool(tokens[m], m) for m in MODALITIES},
+            {m: self._pool(both[m][:, 0], m) for m in MODALITIES},
             {m: self._pool(both[m][:, 1], m) for m in MODALITIES if views[m].second is not None},
         )
+
+    def encode(self, views: dict[str, View]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """What the decoders attend to, and what the encoders made of each modality before fusion.
+
+        Returns:
+            Latents [b 1+k d] of the visible tokens, after fusion; uni-modal tokens [b v 1+k d] of each view.
+        """
+        both = {m: self._encode(view, m) for m, view in views.items()}
+        return self._fuse({m: tokens[:, 0] for m, tokens in both.items()}), both
+
+    def decode(self, latents: Float[Array, 'b 1+k d'], view: View, modality: str) -> Float[Array, 'b m p']:
+        """Predictions at the decoded tokens of one modality, float32."""
+        return self.decoder[modality](latents, view.visible, view.decoded, view.noisy, view.timestep)
 
     def _encode(self, view: View, modality: str) -> Float[Array, 'b v 1+k d']:
         """The tokens of one view or of two, in one pass, so that the encoder is compiled once."""
         seen = [view.visible] if view.second is None else [view.visible, view.second]
         # Clip by clip, so that a batch over several devices stays where it is.
-        visible = jnp.stack(seen, axis=1).reshape(-1, view.visible.shape[1])
+        visible = jax.lax.collapse(jnp.stack(seen, axis=1), 0, 2)
         tokens = self.encoder[modality](jnp.repeat(view.patches, len(seen), axis=0), visible)
         return tokens.reshape(-1, len(seen), *tokens.shape[1:])
 

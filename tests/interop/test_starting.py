@@ -1,5 +1,6 @@
 """Training that starts from an import or an export."""
 
+import dataclasses
 import io
 import json
 
@@ -187,6 +188,14 @@ class TestFineTuning:
         assert np.abs(after['head']['kernel']).max() > 0
         mlp = [network['layers']['block']['mlp']['wide']['kernel'] for network in (theirs, encoder)]
         assert (np.abs(mlp[1]) < np.abs(mlp[0])).mean() > 0.99
+
+    def test_the_encoder_that_is_not_trained_needs_no_clips_of_its_own(
+        self, tiny, imports, dataset, tmp_path
+    ):
+        config = self.config(tiny, imports['cavmae'], dataset, modality='audio')
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, frame_size=8))
+        _, before = started(config, tmp_path)
+        assert 'encoder_video' not in before
 
     def test_a_fusion_that_is_not_there_begins_new(self, tiny, imports, dataset, tmp_path):
         config = self.config(tiny, imports['cavmae'], dataset, modality='both')

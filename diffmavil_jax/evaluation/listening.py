@@ -1,0 +1,51 @@
+"""From log-mel back to sound that can be listened to (Griffin and Lim 1984, with librosa)."""
+
+from __future__ import annotations
+
+import librosa
+import numpy as np
+from jaxtyping import Float, Int16
+
+from diffmavil_jax.data.frontend import HOP_SECONDS, LOG_FLOOR, PREEMPHASIS, WINDOW_SECONDS, mel_filters
+
+_PEAK = 0.99  # of full scale: louder sound is scaled down to it, softer sound keeps its level
+
+
+def to_waveform(
+    log_mel: Float[np.ndarray, 't f'], sample_rate: int, seed: int = 0
+) -> Int16[np.ndarray, ' samples']:
+    """Sound whose `frontend.log_mel` is close to this one.
+
+    The power spectrum is the least squares solution without negative values; phases begin at random.
+
+    Args:
+        log_mel: natural logarithms, not normalised.
+        sample_rate: Hz.
+        seed: of the phases.
+
+    Returns:
+        Sound as long as what the frames were cut from; the first and last half window are silent.
+    """
+    window, hop = round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
+    fft_length = 1 << (window - 1).bit_length()
+    filters = mel_filters(log_mel.shape[1], fft_length, sample_rate).astype(np.float64)
+    # A padded frame of a front end is an energy of 1, and a network may predict anything.
+    energies = np.exp(np.asarray(log_mel, np.float64)).T
+    energies[energies < 1.01 * LOG_FLOOR] = 0.0
+    # Of each frame its own scale: else the loud ones alone are fitted, and twenty times as long.
+    scale = np.maximum(energies.max(axis=0), LOG_FLOOR)
+    power = librosa.util.nnls(filters.T, energies / scale) * scale
+    power[filters.sum(axis=1) == 0] = 0.0
+    magnitude = np.sqrt(np.pad(power, ((0, 1), (0, 0))))  # the front end leaves out the Nyquist frequency
+    sound = librosa.griffinlim(
+        magnitude,
+        n_fft=fft_length,
+        hop_length=hop,
+        win_length=window,
+        window=np.hanning(window),
+        random_state=seed,
+    )
+    sound = librosa.effects.deemphasis(sound, coef=PREEMPHASIS)
+    # librosa's first frame is centred on sample 0, Kaldi's begins there.
+    sound = np.pad(sound, (window // 2, window - window // 2))
+    return np.round(sound * (32_767 * _PEAK / max(_PEAK, np.abs(sound).max()))).astype(np.int16)

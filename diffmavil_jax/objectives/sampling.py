@@ -1,0 +1,207 @@
+"""Sampling of masked patches: DDIM (Song et al. 2021) and ancestral (Ho et al. 2020), on estimates of x_0.
+
+What is visible is encoded and fused once; a step runs a decoder. Visible patches take no part in the
+diffusion, so they stay what they are (DiffMAE: Wei et al. 2023, section 3.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from diffmavil_jax.config import Config
+from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.data.frontend import pixels, spectrogram_range
+from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.models.pretraining import MODALITIES, View
+from diffmavil_jax.objectives.diffusion import alphas_cumprod, draw_noise
+from diffmavil_jax.objectives.masking import random_masks
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.objectives.randomness import clip_keys
+
+SAMPLERS = ('ddim', 'ancestral')
+
+# From x_t and the step's number to an estimate of x_0.
+Estimate = Callable[[Float[Array, 'b m p'], Int[Array, '']], Float[Array, 'b m p']]
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The way from pure noise to x_0, in float64: 0.9999 and its neighbours are too alike in float32.
+
+    Attributes:
+        timesteps: at which x_0 is estimated, falling.
+        updates: what the next x_t takes of the estimate, of x_t and of fresh noise.
+    """
+
+    timesteps: Int[np.ndarray, ' s']
+    updates: Float[np.ndarray, 's 3']
+
+    @property
+    def draws(self) -> bool:
+        """Whether any step takes fresh noise."""
+        return bool(self.updates[:, 2].any())
+
+
+def make_steps(config: Config, count: int, sampler: str = 'ddim', eta: float = 0.0) -> Steps:
+    """The steps of a sampler through the schedule of a run.
+
+    Args:
+        config: of the run.
+        count: steps; a network without diffusion, or with normalised targets, has one.
+        sampler: `ddim`; or `ancestral`, which is DDIM with eta = 1 (Song et al. 2021, section 4.1).
+        eta: of `ddim`; 0 draws noise at the start alone.
+
+    Raises:
+        ConfigError: there are no such steps.
+    """
+    if sampler not in SAMPLERS:
+        raise ConfigError(f'sampler = {sampler!r}: must be one of {", ".join(SAMPLERS)}.')
+    if not 0 <= eta <= 1:
+        raise ConfigError(f'eta = {eta:g}: must be from 0 to 1.')
+    if eta and sampler != 'ddim':
+        raise ConfigError(f'eta = {eta:g}: must be 0 with sampler={sampler}, whose noise it does not scale.')
+    most, why = config.diffusion.timesteps, 'the steps of its noise schedule'
+    if not config.diffusion.enabled:
+        most, why = 1, 'this network starts from mask tokens, and its prediction is all it has'
+    elif config.loss.normalize_targets:
+        most, why = 1, 'this network predicts normalised patches, which say nothing of x_t, made of raw ones'
+    if not 1 <= count <= most:
+        raise ConfigError(f'steps = {count}: must be {f"from 1 to {most}" if most > 1 else 1}; {why}.')
+    levels = alphas_cumprod(config.diffusion)
+    chosen = timesteps(config.diffusion.timesteps, count)
+    # Below t = 0 there is no level; that of t = 0 stands in, as in diffusers without set_alpha_to_one.
+    below = np.append(levels[chosen[1:]], levels[0])
+    return Steps(chosen, ddim_updates(levels[chosen], below, 1.0 if sampler == 'ancestral' else eta))
+
+
+def timesteps(total: int, count: int) -> Int[np.ndarray, ' s']:
+    """`count` of `total` time steps, equally far apart, down to 0 (Song et al. 2021, appendix D.2, linear).
+
+    One alone is the last of the schedule: x_0 from pure noise.
+    """
+    if count == 1:
+        return np.array([total - 1])
+    return np.arange(count)[::-1] * (total // count)
+
+
+def ddim_updates(
+    alpha_bar: Float[np.ndarray, ' s'], below: Float[np.ndarray, ' s'], eta: float
+) -> Float[np.ndarray, 's 3']:
+    """What x at the level `below` takes of x_0, x_t and fresh noise (Song et al. 2021, eq. 12 and 16)."""
+    sigma = eta * np.sqrt((1 - below) / (1 - alpha_bar) * (1 - alpha_bar / below))
+    of_noise = np.sqrt(np.maximum(1 - below - sigma**2, 0) / (1 - alpha_bar))  # of that which is in x_t
+    return np.stack([np.sqrt(below) - of_noise * np.sqrt(alpha_bar), of_noise, sigma], axis=1)
+
+
+def update(
+    x: Float[Array, 'b m p'],
+    x0: Float[Array, 'b m p'],
+    weights: Float[Array, ' 3'],
+    noise: Float[Array, 'b m p'] | float,
+) -> Float[Array, 'b m p']:
+    """One step down from x_t, given an estimate of x_0 and fresh noise; `weights` are a row of `updates`."""
+    return weights[0] * x0 + weights[1] * x + weights[2] * noise
+
+
+def sample(
+    estimate: Estimate, start: Float[Array, 'b m p'], steps: Steps, keys: Key[Array, ' b']
+) -> Float[Array, 'b m p']:
+    """Goes all steps from x_T; returns the last estimate of x_0.
+
+    Not the x below t = 0, which still has that level's noise in it.
+
+    Args:
+        estimate: of x_0, given x_t and t.
+        start: standard normal.
+        steps: to go.
+        keys: of each clip, for fresh noise.
+    """
+
+    def step(x: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        index, t, weights = inputs
+        noise: jax.Array | float = 0.0
+        if steps.draws:
+            noise = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), x.shape[1:])
+        return update(x, estimate(x, t), weights, noise), None
+
+    ts, weights = jnp.asarray(steps.timesteps, jnp.int32), jnp.asarray(steps.updates, jnp.float32)
+    last = len(ts) - 1
+    x, _ = jax.lax.scan(step, start, (jnp.arange(last), ts[:last], weights[:last]))
+    return estimate(x, ts[last])
+
+
+def sample_masked(
+    objective: PretrainingObjective,
+    params: Any,
+    patches: Mapping[str, Float[Array, 'b n p']],
+    positions: Int[Array, ' b'],
+    visible: Mapping[str, int],
+    steps: Steps,
+) -> tuple[dict[str, View], dict[str, Float[Array, 'b m p']]]:
+    """Hides tokens and samples all that are hidden, whatever share of them was decoded in training.
+
+    Args:
+        objective: of the run; its config's seed is that of masks and noise.
+        params: of its model.
+        patches: of both modalities. Those of one with no visible token are not looked at.
+        positions: of the clips, which with the seed determine everything random.
+        visible: tokens of each modality that stay; 0 leaves the class token alone.
+        steps: see `make_steps`.
+
+    Returns:
+        The views, with the noise that sampling began from, and x_0 at the decoded places; with
+        normalised targets it is normalised.
+    """
+    config, model = objective.config, objective.model
+    views = {m: _view(config, m, patches[m], positions, visible[m]) for m in MODALITIES}
+    latents, _ = model.apply({'params': params}, views, method='encode')
+
+    def estimate(modality: str, x: jax.Array | None, t: jax.Array) -> jax.Array:
+        view = views[modality]
+        if x is not None:
+            view = dataclasses.replace(view, noisy=x, timestep=jnp.full(positions.shape, t, jnp.int32))
+        prediction = model.apply({'params': params}, latents[modality], view, modality, method='decode')
+        x0 = objective.predicted_x0(prediction, view)
+        # What eps implies for x_0 is unbounded where there is hardly any signal.
+        return _clip(config, modality, x0) if config.diffusion.target == 'eps' else x0
+
+    samples = {}
+    for modality, view in views.items():
+        if not view.decoded.shape[1]:
+            samples[modality] = take_tokens(view.patches, view.decoded)
+        elif view.noisy is None:
+            samples[modality] = estimate(modality, None, jnp.int32(0))
+        else:
+            keys = clip_keys(config.seed, f'sampling {modality} step', positions)
+            samples[modality] = sample(functools.partial(estimate, modality), view.noisy, steps, keys)
+    return views, samples
+
+
+def _view(
+    config: Config, modality: str, clean: Float[Array, 'b n p'], positions: Int[Array, ' b'], visible: int
+) -> View:
+    tokens = clean.shape[1]
+    masks = clip_keys(config.seed, f'sampling {modality} mask', positions)
+    view = View(clean, *random_masks(masks, tokens, visible, tokens - visible))
+    if not config.diffusion.enabled:
+        return view
+    keys = clip_keys(config.seed, f'sampling {modality} noise', positions)
+    return dataclasses.replace(view, noisy=draw_noise(keys, (tokens - visible, clean.shape[2])))
+
+
+def _clip(config: Config, modality: str, x0: Float[Array, 'b m p']) -> Float[Array, 'b m p']:
+    """To the values that the front end can give."""
+    if modality == 'audio':
+        return jnp.clip(x0, *spectrogram_range(config.audio, config.data.sample_rate))
+    darkest, brightest = (jnp.full((1, 1, 1, 3), shade, jnp.uint8) for shade in (0, 255))
+    repeat = x0.shape[-1] // 3  # the channel is the last axis of a patch
+    low, high = (jnp.tile(pixels(shade, config.video).ravel(), repeat) for shade in (darkest, brightest))
+    return jnp.clip(x0, low, high)
