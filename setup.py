@@ -6,6 +6,7 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 BEAM = 'apache-beam>=2.77,<3'
+NOTEBOOK = ['ipykernel>=6.29,<8', 'nbclient>=0.10,<1', 'nbformat>=5.10,<6']
 
 
 def requirements() -> list[str]:
@@ -41,6 +42,7 @@ setuptools.setup(
     extras_require={
         'test': [
             BEAM,
+            *NOTEBOOK,
             'import-linter>=2.5,<3',
             'mypy>=1.18,<3',
             'psutil>=6,<8',
@@ -53,6 +55,6 @@ setuptools.setup(
         'tpu': [jax_with('tpu')],
         'cuda': [jax_with('cuda13')],
         'torch': ['torch>=2.6,<3'],
-        'notebook': ['ipykernel>=6.29,<8', 'nbclient>=0.10,<1', 'nbformat>=5.10,<6'],
+        'notebook': NOTEBOOK,
     },
 )

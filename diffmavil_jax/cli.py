@@ -13,7 +13,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from diffmavil_jax.commands import embed, export, import_weights, prepare, retrieve
+from diffmavil_jax.commands import embed, export, import_weights, prepare, reconstruct, retrieve
 from diffmavil_jax.commands.command import Command, fail
 
 COMMANDS: Mapping[str, Command] = types.MappingProxyType(
@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
         'prepare': prepare.COMMAND,
         'embed': embed.COMMAND,
         'retrieve': retrieve.COMMAND,
+        'reconstruct': reconstruct.COMMAND,
         'import': import_weights.COMMAND,
         'export': export.COMMAND,
     }

@@ -141,7 +141,7 @@ def _new_parts(config: Config) -> tuple[str, ...]:
     Raises:
         ConfigError: an encoder is not there.
     """
-    missing = missing_parts(config)
+    missing = missing_parts(config.loaded)
     for modality in config.finetune.modalities:
         if f'encoder_{modality}' in missing:
             raise ConfigError(
@@ -167,7 +167,7 @@ def folds(config: Config) -> list[tuple[str, Config]]:
     """The runs of a cross-validation, by name: each of config.finetune.folds is tested once.
 
     Raises:
-        ConfigError: the data are not prepared ones.
+        ConfigError: the data are not prepared ones, or lack a fold.
     """
     names = split_list(config.finetune.folds)
     if config.data.source != 'tfds':
@@ -175,6 +175,16 @@ def folds(config: Config) -> list[tuple[str, Config]]:
             f'config.finetune.folds = {config.finetune.folds!r}: must be empty with data.source='
             f'{config.data.source}; only prepared datasets have splits by name.'
         )
+    from diffmavil_jax.data.prepared_source import open_prepared  # TFDS takes a second to import
+
+    for path in split_list(config.data.path):
+        dataset = open_prepared(path)
+        absent = [name for name in names if not dataset.has_split(name)]
+        if absent:
+            raise ConfigError(
+                f'config.finetune.folds = {config.finetune.folds!r}: must be splits of {path}, which has '
+                f'{dataset.describe_splits()}, and no {", ".join(absent)}.'
+            )
     return [
         (
             name,

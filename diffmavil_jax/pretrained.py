@@ -92,7 +92,7 @@ def _grids(config: Config, modalities: Collection[str]) -> dict[str, tuple[tuple
     """The grid that stored positions are for and the one that the config needs, of each encoder there is."""
     if config.model.positions != 'stored' or not config.loaded:
         return {}
-    run, missing = from_dict(read_config(config.loaded)), missing_parts(config)
+    run, missing = from_dict(read_config(config.loaded)), missing_parts(config.loaded)
     grids = {
         'audio': (run.audio.grid, config.audio.grid),
         'video': (run.video_grid, config.video_grid),
@@ -100,12 +100,12 @@ def _grids(config: Config, modalities: Collection[str]) -> dict[str, tuple[tuple
     return {f'encoder_{m}': grids[m] for m in modalities if f'encoder_{m}' not in missing}
 
 
-def missing_parts(config: Config) -> tuple[str, ...]:
-    """Parts of a network that the import or export which a config starts from does not have.
+def missing_parts(run: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Parts of a network that an import or export does not have.
 
-    A run has all that it needs, so that none are missing from it.
+    A run has all that it needs, so that none are missing from it, nor from what is not there: ''.
     """
-    card = read_card(config.loaded) if config.loaded else None
+    card = read_card(run) if run else None
     return () if card is None else tuple(part for part in PARTS if part not in card['parts'])
 
 

@@ -33,7 +33,7 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
     """
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
-    missing = missing_parts(config)
+    missing = missing_parts(config.loaded)
     check_positions(config, MODALITIES)
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
     present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}

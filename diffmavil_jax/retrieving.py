@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from diffmavil_jax.config import from_dict
+from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data import labelled
 from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources, require_modalities
 from diffmavil_jax.data.ledger import Ledger
@@ -13,7 +14,7 @@ from diffmavil_jax.data.prepared_source import PreparedSource, open_prepared
 from diffmavil_jax.evaluation import retrieval
 from diffmavil_jax.inherit import read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
-from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.pretrained import load_params, missing_parts
 from diffmavil_jax.pretraining import make_suite
 
 
@@ -38,6 +39,13 @@ def retrieve(
         ConfigError, DataError: the run, the dataset or the split can't be used.
     """
     config = from_dict(read_config(run))
+    if config.objective == 'classification':
+        raise ConfigError(f'--run={os.fspath(run)}: must be a pretraining run; this one is a classifier.')
+    missing = [part for part in ('encoder_audio', 'encoder_video') if part in missing_parts(run)]
+    if missing:
+        raise ConfigError(
+            f'--run={os.fspath(run)}: must have both encoders; it has no {" and ".join(missing)}.'
+        )
     wanted = config.data
     spec = ClipSpec(wanted.sample_rate, wanted.seconds, wanted.frames, wanted.frame_size)
     dataset = open_prepared(data)

@@ -45,8 +45,14 @@ def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: boo
     Raises:
         ConfigError: where the directory can't be written, or holds a run of another config.
     """
+    if '://' in os.fspath(path):
+        raise ConfigError(
+            f'--workdir={path}: must be a directory of a file system; mount the bucket (docs/scale.md).'
+        )
     root = pathlib.Path(path).expanduser().absolute()
     if overwrite and root.exists():
+        if any(root.iterdir()) and not (root / 'config.json').exists():
+            raise ConfigError(f'--workdir={path}: holds no run that --overwrite could keep aside.')
         set_aside(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -103,6 +109,9 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
             f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
         ) from None
     lines = difference(filled(old, to_dict(Config())), json.loads(json.dumps(to_dict(config))))
+    for line in lines:
+        if line.startswith('config.data.path:'):
+            print(f'Other data than before: {line}')
     lines = [
         line for line in lines if not line.startswith(tuple(free + end for free in _FREE for end in '.:'))
     ]

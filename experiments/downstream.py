@@ -103,22 +103,21 @@ def _accuracies(
     """Test accuracy of one run in per cent, of each of its folds where it has some."""
     comparison = COMPARISONS[name]
     workdir = (options.out / f'{name}_{"scratch" if origin else "pretrained"}_{seed}').absolute()
-    summary = workdir / 'report' / 'summary.json'
-    if not summary.exists():
-        command = [
-            sys.executable,
-            'main.py',
-            f'--config=configs/finetune.py:{comparison.variant}',
-            f'--config.init={options.init.absolute()}',
-            f'--config.data.path={(options.data / comparison.variant).absolute()}',
-            f'--config.seed={seed}',
-            f'--workdir={workdir}',
-            *(f'--config.{field}={value}' for field, value in comparison.fields.items()),
-            *origin,
-            *extra,
-        ]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-    top1 = json.loads(summary.read_text())['test']['top1']
+    command = [
+        sys.executable,
+        'main.py',
+        f'--config=configs/finetune.py:{comparison.variant}',
+        f'--config.init={options.init.absolute()}',
+        f'--config.data.path={(options.data / comparison.variant).absolute()}',
+        f'--config.seed={seed}',
+        f'--workdir={workdir}',
+        *(f'--config.{field}={value}' for field, value in comparison.fields.items()),
+        *origin,
+        *extra,
+    ]
+    # A finished one says so, and one with other flags refuses.
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    top1 = json.loads((workdir / 'report' / 'summary.json').read_text())['test']['top1']
     return [100 * score for score in top1.get('folds', [top1.get('value')])]
 
 

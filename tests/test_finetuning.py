@@ -202,6 +202,7 @@ def test_clips_per_class_limits_what_is_trained_on(tiny, dataset, tmp_path, caps
         ({'init': 'nowhere'}, "'nowhere': must be the workdir of a run"),
         ({'data': {'source': 'generated'}, 'finetune': {'folds': 'a,b'}}, 'config.finetune.folds'),
         ({'data': {'train_split': 'fold9'}}, "train_split = 'fold9'"),
+        ({'finetune': {'folds': 'fold1,fold9'}}, r'config.finetune.folds = .* which has .* and no fold9'),
         (
             {'finetune': {'scratch': True}},
             'config.finetune.scratch = True: must be false',

@@ -105,3 +105,23 @@ def test_each_start_adds_a_line_with_versions_and_device(tmp_path):
     assert lines[1] == returned
     assert {'python', 'platform', 'version jax', 'version flax', 'version numpy'} <= returned.keys()
     assert returned['version jax'][0].isdigit()
+
+
+def test_a_bucket_is_no_directory(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match='--workdir=gs://bucket/run: must be a directory of a file system'):
+        open_workdir('gs://bucket/run', tiny(), overwrite=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_overwrite_touches_nothing_that_is_no_run(tiny, tmp_path):
+    (tmp_path / 'thesis.txt').write_text('')
+    with pytest.raises(ConfigError, match='holds no run'):
+        open_workdir(tmp_path, tiny(), overwrite=True)
+    assert (tmp_path / 'thesis.txt').exists()
+
+
+def test_a_run_that_resumes_on_other_data_says_so(tiny, tmp_path, capsys):
+    open_workdir(tmp_path, tiny(data={'path': 'a'}), overwrite=False)
+    assert open_workdir(tmp_path, tiny(data={'path': 'b'}), overwrite=False).resumed
+    assert "Other data than before: config.data.path: 'a' -> 'b'" in capsys.readouterr().out

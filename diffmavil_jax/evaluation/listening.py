@@ -12,7 +12,7 @@ _PEAK = 0.99  # of full scale: louder sound is scaled down to it, softer sound k
 
 
 def to_waveform(
-    log_mel: Float[np.ndarray, 't f'], sample_rate: int, seed: int = 0
+    log_mel: Float[np.ndarray, 't f'], sample_rate: int, samples: int, seed: int = 0
 ) -> Int16[np.ndarray, ' samples']:
     """Sound whose `frontend.log_mel` is close to this one.
 
@@ -21,15 +21,16 @@ def to_waveform(
     Args:
         log_mel: natural logarithms, not normalised.
         sample_rate: Hz.
+        samples: how many there were; frames beyond them are a front end's padding, and left out.
         seed: of the phases.
 
     Returns:
-        Sound as long as what the frames were cut from; the first and last half window are silent.
+        Sound as long as what the frames are of; the first and last half window are silent.
     """
     window, hop = round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
     fft_length = 1 << (window - 1).bit_length()
     filters = mel_filters(log_mel.shape[1], fft_length, sample_rate).astype(np.float64)
-    # A padded frame of a front end is an energy of 1, and a network may predict anything.
+    log_mel = log_mel[: 1 + (samples - window) // hop]
     energies = np.exp(np.asarray(log_mel, np.float64)).T
     energies[energies < 1.01 * LOG_FLOOR] = 0.0
     # Of each frame its own scale: else the loud ones alone are fitted, and twenty times as long.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def reconstructions(
     for batch, clips in batches(source, indices, size, network.config.data.threads):
         result = hosts.fetch(network.reconstruct(params, batch))
         for row, clip in enumerate(clips):
-            shown = {m: _show(network.config, m, result, row) for m in MODALITIES}
+            shown = {m: show(network.config, m, result, row) for m in MODALITIES}
             examples.append((clip['id'], shown))
     return examples
 
@@ -76,7 +76,8 @@ def clip_pictures(network: Network, source: ClipSource, index: int) -> Pictures:
     return {'audio': _log_mel(np.asarray(audio)[0], network.config), 'video': clip['frames'] / 255.0}
 
 
-def _show(config: Config, modality: str, result: dict[str, Any], row: int) -> Shown:
+def show(config: Config, modality: str, result: Mapping[str, Any], row: int) -> Shown:
+    """A clip of one modality in the units of people, of what `Network.reconstruct` gives for a batch."""
     view: View = result['views'][modality]
     decoded, clean = np.asarray(view.decoded)[row], np.asarray(view.patches)[row]
 

@@ -55,7 +55,7 @@ def make_steps(config: Config, count: int, sampler: str = 'ddim', eta: float = 0
 
     Args:
         config: of the run.
-        count: steps; a network without diffusion, or with normalised targets, has one.
+        count: see `step_limits`.
         sampler: `ddim`; or `ancestral`, which is DDIM with eta = 1 (Song et al. 2021, section 4.1).
         eta: of `ddim`; 0 draws noise at the start alone.
 
@@ -68,18 +68,22 @@ def make_steps(config: Config, count: int, sampler: str = 'ddim', eta: float = 0
         raise ConfigError(f'eta = {eta:g}: must be from 0 to 1.')
     if eta and sampler != 'ddim':
         raise ConfigError(f'eta = {eta:g}: must be 0 with sampler={sampler}, whose noise it does not scale.')
-    most, why = config.diffusion.timesteps, 'the steps of its noise schedule'
-    if not config.diffusion.enabled:
-        most, why = 1, 'this network starts from mask tokens, and its prediction is all it has'
-    elif config.loss.normalize_targets:
-        most, why = 1, 'this network predicts normalised patches, which say nothing of x_t, made of raw ones'
-    if not 1 <= count <= most:
-        raise ConfigError(f'steps = {count}: must be {f"from 1 to {most}" if most > 1 else 1}; {why}.')
+    least, most = step_limits(config)
+    if not least <= count <= most:
+        allowed = f'from {least} to {most}' if least < most else str(least)
+        raise ConfigError(f'steps = {count}: must be {allowed}; {_why(config)}.')
     levels = alphas_cumprod(config.diffusion)
     chosen = timesteps(config.diffusion.timesteps, count)
     # Below t = 0 there is no level; that of t = 0 stands in, as in diffusers without set_alpha_to_one.
     below = np.append(levels[chosen[1:]], levels[0])
     return Steps(chosen, ddim_updates(levels[chosen], below, 1.0 if sampler == 'ancestral' else eta))
+
+
+def step_limits(config: Config) -> tuple[int, int]:
+    """The fewest and the most steps that a network can be sampled in."""
+    if not config.diffusion.enabled or config.loss.normalize_targets:
+        return 1, 1
+    return 2 if config.diffusion.target == 'eps' else 1, config.diffusion.timesteps
 
 
 def timesteps(total: int, count: int) -> Int[np.ndarray, ' s']:
@@ -124,17 +128,18 @@ def sample(
         steps: to go.
         keys: of each clip, for fresh noise.
     """
+    _, tokens, values = start.shape
+    ts, updates = jnp.asarray(steps.timesteps, jnp.int32), jnp.asarray(steps.updates, jnp.float32)
 
     def step(x: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         index, t, weights = inputs
         noise: jax.Array | float = 0.0
         if steps.draws:
-            noise = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), x.shape[1:])
+            noise = draw_noise(jax.vmap(jax.random.fold_in, (0, None))(keys, index), (tokens, values))
         return update(x, estimate(x, t), weights, noise), None
 
-    ts, weights = jnp.asarray(steps.timesteps, jnp.int32), jnp.asarray(steps.updates, jnp.float32)
     last = len(ts) - 1
-    x, _ = jax.lax.scan(step, start, (jnp.arange(last), ts[:last], weights[:last]))
+    x, _ = jax.lax.scan(step, start, (jnp.arange(last), ts[:last], updates[:last]))
     return estimate(x, ts[last])
 
 
@@ -183,6 +188,17 @@ def sample_masked(
             keys = clip_keys(config.seed, f'sampling {modality} step', positions)
             samples[modality] = sample(functools.partial(estimate, modality), view.noisy, steps, keys)
     return views, samples
+
+
+def _why(config: Config) -> str:
+    """Why there are no more steps than `step_limits` says, or no fewer."""
+    if not config.diffusion.enabled:
+        return 'this network starts from mask tokens, and its prediction is all it has'
+    if config.loss.normalize_targets:
+        return 'this network predicts normalised patches, which say nothing of x_t, made of raw ones'
+    if config.diffusion.target == 'eps':
+        return 'this network predicts the noise, which in one step from noise alone says nothing of x_0'
+    return 'these are the steps of the noise schedule'
 
 
 def _view(

@@ -101,6 +101,7 @@ class Stages:
     Each is a spectrogram [t, f] of log-mel values, or frames [T, h, w, 3] in 0..1; all
     have one shape. `masked` is what the encoder sees, NaN where hidden. `start` is what
     the decoder starts from, noise where hidden; None for a model with mask tokens.
+    A `target` that is not known is NaN.
     """
 
     target: np.ndarray

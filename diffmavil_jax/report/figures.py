@@ -301,7 +301,8 @@ def reconstruction_sheet(example: Reconstruction) -> Figure:
     strip = (shown + (shown - 1) / GAPS) * side
     width = WIDTH - left - right - strip - 0.22
     figure = _figure(top + len(rows) * (height + gap) - gap + 0.45)
-    limits = colour_range([example.audio.target])
+    known = np.isfinite(example.audio.target).any()
+    limits = colour_range([example.audio.target if known else example.audio.prediction])
     heads = (
         f'log-mel spectrogram, {_hidden(example.audio)} hidden',
         f'frames, {_hidden(example.video)} hidden',

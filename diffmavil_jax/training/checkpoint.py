@@ -193,10 +193,20 @@ class CheckpointStore:
         return None
 
     def restore_best(self, abstract_state: PyTree) -> PyTree | None:
-        """The state with the best metric; None where no checkpoint has one."""
+        """The state with the best metric; None where no checkpoint has one, or it can't be read."""
         self.wait()
         best = self.best()
-        return None if best is None else self._read(best, abstract_state)[0]
+        if best is None:
+            return None
+        try:
+            return self._read(best, abstract_state)[0]
+        except jax.errors.JaxRuntimeError:
+            raise
+        except Exception as error:  # a broken file raises whatever its parser raises
+            logging.warning(
+                'The best checkpoint, %s, cannot be read: %s', self._path(best), _first_line(error)
+            )
+            return None
 
     def wait(self) -> None:
         """Returns when no checkpoint is being written; raises what went wrong with the last."""

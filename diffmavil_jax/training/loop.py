@@ -16,6 +16,7 @@ from absl import logging
 
 from diffmavil_jax.config import CheckpointConfig, TrainConfig
 from diffmavil_jax.parallel import hosts
+from diffmavil_jax.training.background import Background
 from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
@@ -179,7 +180,10 @@ class _Run:
         self.watchdog.pause()
         if evaluate:
             begin = time.perf_counter()
-            held_out = self.parts.evaluate(self.state.evaluated)
+            params = self.state.evaluated
+            evaluation = Background(lambda: self.parts.evaluate(params), 'evaluate')
+            # One that was told to stop saves without it: a notice of preemption leaves half a minute.
+            held_out = evaluation.result(self.parts.stop.is_set) or {}
             values |= {f'eval/{name}': value for name, value in held_out.items()}
             self.timings.evaluation_s += time.perf_counter() - begin
         self.parts.writer.write(self.seen, values)

@@ -7,6 +7,7 @@ import pytest
 
 from diffmavil_jax.config import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
 from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.objectives.contrastive import info_nce
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 
@@ -272,3 +273,21 @@ def test_no_term_is_taken_of_what_a_clip_lacks(batch):
     _, again = compute(changed)
     for name in ('video', 'inter'):
         assert float(again[name][0]) == pytest.approx(float(metrics[name][0]), rel=1e-5)
+
+
+def test_the_inter_modal_term_may_be_the_mean_over_both_views(batch):
+    config = change(loss={'second_view': True})
+    alone, both = (PretrainingObjective(c) for c in (config, change(config, loss={'inter_both_views': True})))
+    params = nn.unbox(alone.init(jax.random.key(0), batch, COUNTS))['params']
+    (_, one), (_, two) = (o.loss(params, batch, COUNTS) for o in (alone, both))
+    views = alone._with_second_views(
+        alone.views(to_patches(batch, config), batch['position'], COUNTS), batch['position'], COUNTS
+    )
+    outputs = alone.model.apply({'params': params}, views)
+    second = outputs.second_pooled
+    expected, _ = info_nce(second['audio'], second['video'], config.loss.inter_temperature)
+    np.testing.assert_allclose(two['inter'][0], (one['inter'][0] + expected.sum()) / 2, rtol=1e-5)
+    for name in one.keys() - {'inter', 'loss'}:
+        np.testing.assert_allclose(one[name][0], two[name][0], rtol=1e-5)
+    with pytest.raises(ConfigError, match='inter_both_views'):
+        change(loss={'second_view': False, 'inter_both_views': True})

@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import threading
 
 import chex
 import jax
@@ -86,6 +87,23 @@ def test_a_complete_run_starts_nothing(make_toy, tmp_path, uninterrupted):
     again = make_toy()
     state, _ = again.run(uninterrupted[2])
     assert again.served == []
+    chex.assert_trees_all_equal(host(state), uninterrupted[0])
+
+
+def test_told_to_stop_while_it_evaluates_it_saves_without_waiting(make_toy, tmp_path, uninterrupted):
+    released = threading.Event()
+
+    def evaluate(params):
+        assert released.wait(timeout=60)
+        return {'bias': 0.0}
+
+    toy = make_toy()
+    # The evaluation is due after the step after which it is told to stop.
+    state, _ = toy.run(tmp_path, stop_after=2, evaluate=evaluate, evaluate_every=32)
+    assert int(state.samples_seen) == 32
+    assert not any(name.startswith('eval/') for line in read_metrics(tmp_path) for name in line)
+    released.set()
+    state, _ = make_toy().run(tmp_path)
     chex.assert_trees_all_equal(host(state), uninterrupted[0])
 
 

@@ -69,6 +69,10 @@ def prepare(
     job = Job(str(request.input), settings)
     key = identity(listing, job, source)
     folder = output / name / VERSION
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f'--output={output}: must be a folder that can be written ({error}).') from error
     with locked(output / WORK / f'{name}.lock', str(output / name), say):
         if folder.exists():
             if not overwrite:

@@ -1,0 +1,57 @@
+"""`diffmavil reconstruct`: what a network makes of files with most of them hidden."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from diffmavil_jax.commands.command import Command, fail
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add('files', nargs='+', metavar='FILE', help='media')
+    add('--run', required=True, metavar='DIR', help='the workdir of a pretraining run')
+    add('--output', required=True, metavar='DIR', help='what is written of FILE is replaced if it is there')
+    add(
+        '--mask_ratio',
+        type=float,
+        metavar='R',
+        help="share that is hidden (default: as in the run's evaluation; with --drop none of the other)",
+    )
+    add('--drop', default='', metavar='NAME', help='audio or video: made wholly from the other')
+    add('--steps', type=int, metavar='N', help='of the sampler (default: 1; 25 if noise is predicted)')
+    add('--sampler', default='ddim', metavar='NAME', help='ddim or ancestral (default: %(default)s)')
+    add('--eta', type=float, default=0.0, metavar='X', help='noise of ddim, 0 to 1 (default: %(default)s)')
+    add('--seed', type=int, default=0, metavar='N', help='of masks and noise (default: %(default)s)')
+    add('--start_s', type=float, default=0.0, metavar='S', help='where the clip begins (default: 0)')
+    add('--video', default='gif', metavar='FORMAT', help='gif or mp4 (default: %(default)s)')
+
+
+def _run(flags: argparse.Namespace) -> int:
+    from absl import logging
+
+    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.data.clip import Refusal
+    from diffmavil_jax.reconstructing import Options, reconstruct
+
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not need
+    options = Options(flags.mask_ratio, flags.drop, flags.steps, flags.sampler, flags.eta, flags.seed)
+    refused = 0
+    try:
+        for result in reconstruct(
+            flags.files, flags.run, flags.output, options, start_s=flags.start_s, video=flags.video
+        ):
+            if isinstance(result, Refusal):
+                refused += 1
+                print(f'refused {result.path}: {result.reason}', file=sys.stderr)
+            else:
+                print(f'{result.path}: {" ".join(map(str, result.files))}', flush=True)
+    except ConfigError as error:
+        return fail(str(error), 2)
+    except KeyboardInterrupt:
+        return fail('stopped', 130)
+    return 1 if refused else 0
+
+
+COMMAND = Command('Fills in the hidden part of clips: pictures, films and sounds.', _add_flags, _run)

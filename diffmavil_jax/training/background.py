@@ -1,0 +1,34 @@
+"""Work that goes on beside the main thread, which may stop waiting for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Background:
+    """Does some work in a daemon thread: a process that is told to stop need not wait for its end."""
+
+    def __init__(self, work: Callable[[], Any], name: str) -> None:
+        """Begins at once; the name is that of the thread."""
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+        threading.Thread(target=self._run, args=(work,), daemon=True, name=name).start()
+
+    def result(self, should_stop: Callable[[], bool]) -> Any | None:
+        """What the work gave; None if told to stop before it was done. Raises what it raised."""
+        while not self._done.wait(timeout=0.2):
+            if should_stop():
+                return None
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            self._result = work()
+        except BaseException as error:  # raised again in the thread that waits
+            self._error = error
+        self._done.set()

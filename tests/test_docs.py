@@ -1,0 +1,140 @@
+"""The documentation: its links lead somewhere, its flags and commands exist, its line numbers are right."""
+
+import argparse
+import ast
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from configs import common, finetune
+from diffmavil_jax.cli import COMMANDS
+from diffmavil_jax.config import Config, field_type, to_dict
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES += [ROOT / 'experiments' / 'README.md']
+LINK = re.compile(r'\]\(([^)\s]+)\)')
+NAMED_LINES = re.compile(r'\[`([\w.]+)`\]\(([^)#\s]+)#L(\d+)-L(\d+)\)')
+FENCED = re.compile(r'^```\w*\n(.*?)^```', re.MULTILINE | re.DOTALL)
+SECTIONS = tuple(name for name, value in to_dict(Config()).items() if isinstance(value, dict))
+# A field in backquotes, with its value maybe; `model`, `audio` and `video` alone are other things as well.
+BARE = '|'.join(section for section in SECTIONS if section not in ('model', 'audio', 'video'))
+FIELD = re.compile(rf'`(?:config\.(\w+\.\w+)|((?:{BARE})\.\w+))(?:=[^`]*)?`')
+
+pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def commands_of(page):
+    """The command lines of a page: fenced ones whole, and those in backquotes."""
+    text = page.read_text()
+    fenced = '\n'.join(FENCED.findall(text)).replace('\\\n', ' ')
+    return [*fenced.splitlines(), *re.findall(r'`([^`]+)`', FENCED.sub('', text).replace('\n', ' '))]
+
+
+def words_of(command, program):
+    """What follows a program on its command line, without a comment and Beam's own flags; None without it."""
+    if program not in command.split():
+        return None
+    words = shlex.split(command, comments=True)
+    words = words[words.index(program) + 1 :]
+    return words[: words.index('--')] if '--' in words else words
+
+
+def anchors_of(page):
+    """As GitHub names the headings of a page."""
+    heads = re.findall(r'^#+ (.+)$', FENCED.sub('', page.read_text()), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', head.lower()).replace(' ', '-') for head in heads}
+
+
+def lines_of(path, name):
+    """First and last line of a function or class of a file."""
+    body, node = ast.parse(path.read_text()).body, None
+    for part in name.split('.'):
+        node = next((n for n in body if getattr(n, 'name', None) == part), None)
+        assert node is not None, f'{path.relative_to(ROOT)} has no {name}'
+        body = getattr(node, 'body', [])
+    return node.lineno, node.end_lineno
+
+
+@pages
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if '://' in target:
+            continue
+        name, _, anchor = target.partition('#')
+        path = page.parent / name if name else page
+        assert path.exists(), f'{target} in {page.name}'
+        if anchor and path.suffix == '.md':
+            assert anchor in anchors_of(path), f'{target} in {page.name}'
+
+
+@pages
+def test_linked_lines_hold_the_function_that_is_named(page):
+    wrong = []
+    for name, target, first, last in NAMED_LINES.findall(page.read_text()):
+        lines = lines_of((page.parent / target).resolve(), name)
+        if lines != (int(first), int(last)):
+            wrong.append(f'{name}: {target}#L{lines[0]}-L{lines[1]}')
+    assert not wrong, f'{page.name} should have these links:\n' + '\n'.join(wrong)
+
+
+def test_the_method_has_a_link_in_every_row():
+    rows = [line for line in (ROOT / 'docs' / 'method.md').read_text().splitlines() if line.startswith('| ')]
+    rows = [row for row in rows if not row.startswith('| | computed by')]
+    assert len(rows) > 30 and all(NAMED_LINES.search(row) for row in rows)
+
+
+@pages
+def test_flags_of_the_config_exist(page):
+    text = page.read_text()
+    flags = re.findall(r'--config\.([a-z_]+(?:\.[a-z_0-9]+)*)', text)
+    # A list of them in braces, or what an ellipsis stands for, is no single field.
+    named = [field or bare for field, bare in FIELD.findall(text)]
+    for field in (*(flag for flag in flags if flag not in SECTIONS), *named):
+        assert field_type(f'config.{field}'), f'{field} in {page.name}'
+
+
+@pages
+def test_configs_and_variants_exist(page):
+    for name, variant in re.findall(r'configs/(\w+)\.py(?::(\w+))?', page.read_text()):
+        assert (ROOT / 'configs' / f'{name}.py').exists()
+        variants = finetune.VARIANTS if name == 'finetune' else common.VARIANTS
+        assert not variant or variant in {*variants, 'help'}, f'{name}.py:{variant} in {page.name}'
+
+
+@pages
+def test_commands_parse(page):
+    for command in commands_of(page):
+        words = words_of(command, 'diffmavil') if command.startswith('diffmavil ') else None
+        if not words or not words[0].islower() or '|' in words or '…' in command:
+            continue  # prose about several of them
+        name, *flags = words
+        assert name in COMMANDS, f'{command} in {page.name}'
+        if all(re.fullmatch(r'--\w+', flag) for flag in flags) or any(flag.endswith('...') for flag in flags):
+            continue  # the command's name, or that of a flag, or a part of them
+        parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+        COMMANDS[name].add_flags(parser)
+        parser.error = lambda message, command=command: pytest.fail(f'{command} in {page.name}: {message}')
+        parser.parse_args(flags)
+
+
+@pages
+def test_flags_of_main_exist(page):
+    known = set(re.findall(r"flags\.DEFINE_\w+\(\s*'(\w+)'", (ROOT / 'main.py').read_text())) | {'config'}
+    for command in commands_of(page):
+        for word in words_of(command, 'main.py') or ():
+            if word.startswith('--') and not word.startswith('--config'):
+                assert word[2:].split('=')[0] in known, f'{command} in {page.name}'
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / 'docs' / 'README.md').read_text()
+    for page in (ROOT / 'docs').glob('*.md'):
+        assert page.name == 'README.md' or f'({page.name})' in index
+
+
+def test_every_command_has_a_page():
+    text = ''.join(page.read_text() for page in (ROOT / 'docs').glob('*.md'))
+    assert all(f'diffmavil {name} ' in text for name in COMMANDS)
