@@ -36,7 +36,7 @@ from diffmavil_jax.training.plan_table import plan_table  # noqa: E402
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
     None,
-    'configs/diffmavil.py or configs/mavil.py, with a variant:\n'
+    'configs/diffmavil.py, mavil.py, diffmavil_cross.py or diffmavil_fast.py, with a variant:\n'
     + common.describe_variants(common.VARIANTS)
     + '\nconfigs/finetune.py, with a variant:\n'
     + common.describe_variants(finetune.VARIANTS),

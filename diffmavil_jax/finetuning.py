@@ -17,7 +17,14 @@ from diffmavil_jax.evaluation.classification import ClassifierSuite
 from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.models.classifier import NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
-from diffmavil_jax.pretrained import check_positions, load_for, missing_parts, new_parts, start_from
+from diffmavil_jax.pretrained import (
+    check_params,
+    check_positions,
+    load_for,
+    missing_parts,
+    new_parts,
+    start_from,
+)
 from diffmavil_jax.pretraining import clip_shapes
 from diffmavil_jax.reporting import classification as report
 from diffmavil_jax.reporting.common import Facts
@@ -37,6 +44,8 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     finetune = config.finetune
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
+    if config.loaded:
+        check_params(config.loaded)
     new = _new_parts(config)
     check_positions(config, finetune.modalities)
     require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')

@@ -41,19 +41,32 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
     Raises:
         ConfigError: the run has no checkpoint that can be read.
     """
+    check_params(run)
     root = pathlib.Path(run).expanduser().absolute()
     if (root / weights.FILE).exists():
         return weights.read_params(root), (read_card(root) or {}).get('samples_seen', 0)
-    checkpoints = root / 'checkpoints'
-    there = sorted((int(p.name) for p in checkpoints.glob('*') if p.name.isdigit()), reverse=True)
     reasons = []
-    for samples in there:
+    for samples in _checkpoints(root):
         try:
-            return _read(checkpoints / str(samples) / 'state'), samples
+            return _read(root / 'checkpoints' / str(samples) / 'state'), samples
         except Exception as error:  # a broken file raises whatever its parser raises
             reasons.append(f'{samples} ({type(error).__name__}: {str(error).splitlines()[0][:200]})')
-    why = f'none of its checkpoints can be read: {"; ".join(reasons)}' if reasons else 'it has no checkpoint'
-    raise ConfigError(f'{os.fspath(run)!r}: must be a run with parameters; {why}.')
+    raise ConfigError(
+        f'{os.fspath(run)!r}: must be a run with parameters; none of its checkpoints can be read: '
+        f'{"; ".join(reasons)}.'
+    )
+
+
+def check_params(run: str | os.PathLike[str]) -> None:
+    """Raises ConfigError where a directory has no parameters; whether they can be read is not looked at."""
+    root = pathlib.Path(run).expanduser().absolute()
+    if not (root / weights.FILE).exists() and not _checkpoints(root):
+        raise ConfigError(f'{os.fspath(run)!r}: must be a run with parameters; it has no checkpoint.')
+
+
+def _checkpoints(root: pathlib.Path) -> list[int]:
+    """Samples seen of each, the newest first."""
+    return sorted((int(p.name) for p in (root / 'checkpoints').glob('*') if p.name.isdigit()), reverse=True)
 
 
 def load_for(config: Config, modalities: Collection[str]) -> dict[str, Any]:

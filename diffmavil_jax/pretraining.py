@@ -14,7 +14,14 @@ from diffmavil_jax.evaluation.held_out import Network
 from diffmavil_jax.evaluation.suite import Suite
 from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.pretrained import check_positions, load_for, missing_parts, new_parts, start_from
+from diffmavil_jax.pretrained import (
+    check_params,
+    check_positions,
+    load_for,
+    missing_parts,
+    new_parts,
+    start_from,
+)
 from diffmavil_jax.reporting import pretraining as report
 from diffmavil_jax.reporting.common import Facts
 from diffmavil_jax.task import Task
@@ -33,6 +40,8 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
     """
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
+    if config.loaded:
+        check_params(config.loaded)
     missing = missing_parts(config.loaded)
     check_positions(config, MODALITIES)
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')

@@ -9,7 +9,7 @@ from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.inherit import read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.teacher import TeacherObjective
-from diffmavil_jax.pretrained import load_params, start_from
+from diffmavil_jax.pretrained import check_params, load_params, start_from
 from diffmavil_jax.training.state import TrainState
 
 # What teacher and student must have in common: they see the same tokens of the same clips.
@@ -32,6 +32,7 @@ def make_objective(config: Config) -> PretrainingObjective:
     if config.objective != 'stage2':
         return PretrainingObjective(config)
     teacher = from_dict(read_config(config.teacher))
+    check_params(config.teacher)
     for field in _SHARED:
         ours, theirs = (_value(c, field) for c in (config, teacher))
         if ours != theirs:
