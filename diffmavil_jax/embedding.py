@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -127,7 +128,7 @@ class Model:
         """
         self._check(modality, pool, batch_size)
         total = 0
-        items: Iterator[Window | Refusal | FileEnd]
+        items: Generator[Window | Refusal | FileEnd]
         if isinstance(inputs, Mapping):
             items = self._clips(inputs, modality)
         else:
@@ -140,16 +141,17 @@ class Model:
         collected = _Collected(lambda batch: self.features(batch, pool), batch_size)
         refused: list[Refusal] = []
         files = 0
-        for item in items:
-            match item:
-                case Window():
-                    collected.add(item)
-                case Refusal():
-                    refused.append(item)
-                case FileEnd():
-                    files += 1
-                    progress(Progress(files, total, len(collected), len(refused)))
-        return collected.finish(refused)
+        with contextlib.closing(items), contextlib.closing(collected):
+            for item in items:
+                match item:
+                    case Window():
+                        collected.add(item)
+                    case Refusal():
+                        refused.append(item)
+                    case FileEnd():
+                        files += 1
+                        progress(Progress(files, total, len(collected), len(refused)))
+            return collected.finish(refused)
 
     def _apply(self, params: Any, batch: Mapping[str, jax.Array], *, pool: str) -> dict[str, jax.Array]:
         patches = to_patches(batch, self.config)
@@ -175,7 +177,7 @@ class Model:
                 f'no encoder for {" and ".join(lacking)}.'
             )
 
-    def _clips(self, arrays: Mapping[str, np.ndarray], modality: str) -> Iterator[Window]:
+    def _clips(self, arrays: Mapping[str, np.ndarray], modality: str) -> Generator[Window]:
         """Clips that are there already."""
         clip = self.clip
         shapes = {
@@ -227,6 +229,10 @@ class _Collected:
         self._has.append(has)
         if len(waiting) == self._sizes[-1]:
             self._start(waiting)
+
+    def close(self) -> None:
+        """Waits until nothing is computed any more: an interpreter that ends before that may crash."""
+        jax.block_until_ready([features for _, features in self._running])
 
     def finish(self, refused: Sequence[Refusal]) -> Embeddings:
         for waiting in self._waiting.values():

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from diffmavil_jax.config import Config, DataConfig, from_dict, to_dict
+from diffmavil_jax.config import Config, DataConfig, EvaluationConfig, from_dict, to_dict
 from diffmavil_jax.data.clip import Clip, ClipSource, Sources
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.classification import ClassifierSuite
@@ -144,7 +144,9 @@ class Remembered:
 
 @functools.lru_cache(maxsize=1)
 def _sources(data: DataConfig, seed: int) -> Sources:
-    sources = open_sources(Config(data=data, seed=seed))
+    # Of the other sections, none matters to a pretraining's clips.
+    fewest = EvaluationConfig(retrieval_clips=2)
+    sources = open_sources(Config(data=data, seed=seed, evaluation=fewest))
     return dataclasses.replace(
         sources, train=Remembered(sources.train), held_out=Remembered(sources.held_out)
     )

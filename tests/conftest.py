@@ -22,6 +22,7 @@ os.environ.setdefault(CACHE, tempfile.mkdtemp(prefix='diffmavil_tests_'))
 
 # After the flags above: these import ml_collections and NumPy, and no JAX.
 import pytest  # noqa: E402
+from absl import logging  # noqa: E402
 
 from diffmavil_jax.config import Config, from_dict  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
@@ -80,6 +81,14 @@ TINY = {
     },
     'parallel': {'data': -1, 'fsdp': 1, 'tensor': 1, 'compilation_cache': ''},
 }
+
+
+@pytest.fixture(autouse=True)
+def verbosity():
+    """A command that is run within a test may make logging quieter; the next test hears all again."""
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
 
 
 @pytest.fixture(scope='session')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
 import time
@@ -63,6 +64,8 @@ def _run(flags: argparse.Namespace) -> int:
     except (ConfigError, DataError) as error:
         return fail(str(error), 2)
     except KeyboardInterrupt:
+        # The interpreter's own end crashes now and then where a computation was interrupted.
+        atexit.register(os._exit, 130)
         return fail('stopped; nothing was written', 130)
     for refusal in embeddings.refused:
         print(f'refused {refusal.path}: {refusal.reason}', file=sys.stderr)

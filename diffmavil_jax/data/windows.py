@@ -6,7 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from typing import TypeVar, cast
 
 import numpy as np
@@ -77,7 +77,7 @@ class Reader:
         """
         self._spec, self._offered, self._modality, self._workers = spec, offered, modality, workers
 
-    def windows(self, paths: Iterable[str], ahead: int) -> Iterator[Window | Refusal | FileEnd]:
+    def windows(self, paths: Iterable[str], ahead: int) -> Generator[Window | Refusal | FileEnd]:
         """Consecutive windows of each file, in order; `ahead` of them are read ahead.
 
         Refused is a file, or a window of it by its id. The last window holds what is left, where

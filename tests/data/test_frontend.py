@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.config import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
-from diffmavil_jax.data.frontend import log_mel, mel_filters, pad_after, pixels, spectrogram
+from diffmavil_jax.data.frontend import (
+    log_mel,
+    mel_filters,
+    pad_after,
+    pixels,
+    spectrogram,
+    spectrogram_range,
+)
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / 'golden' / 'kaldi_fbank.npz')
 RECORDINGS = ('1-17367-A-10', '3-144028-A-0', '4-125929-A-40')
@@ -144,6 +151,19 @@ def test_published_presets(name, mean, std, divisor):
     wave = GOLDEN['wave_chirp']
     expected = (ours(wave)[:96] - mean) / (divisor * std)
     np.testing.assert_allclose(np.asarray(spectrogram(wave[None], config, 16_000))[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('bins', [64, 128])
+def test_no_sound_leaves_the_range(bins):
+    config = AudioConfig(num_mel_bins=bins, num_frames=16)
+    low, high = spectrogram_range(config, 16_000)
+    rng = np.random.default_rng(0)
+    tone = np.where(np.sin(2 * np.pi * 7_000 / 16_000 * np.arange(4_000)) > 0, 32_767, -32_768)
+    loud = np.stack([tone, rng.choice([-32_768, 32_767], 4_000), np.full(4_000, 32_767)])
+    values = np.asarray(spectrogram(loud.astype(np.int16), config, 16_000))
+    assert low - 1e-5 < values.min() and values.max() < high
+    assert values.min() == pytest.approx(low, abs=1e-5)  # silence
+    assert values.max() > high - 2.0  # 32 dB, of which 12 are for two means that may double an amplitude
 
 
 def test_pixels_are_normalised_per_channel():

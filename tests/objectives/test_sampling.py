@@ -10,7 +10,7 @@ import pytest
 from diffmavil_jax.config import DiffusionConfig
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.frontend import pixels, spectrogram_range
-from diffmavil_jax.objectives.diffusion import alphas_cumprod
+from diffmavil_jax.objectives.diffusion import alphas_cumprod, predicted_x0, prediction_target
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.objectives.sampling import (
     ddim_updates,
@@ -88,8 +88,11 @@ def test_each_update_reaches_its_level(eta):
     assert (of_noise > 0).all() == (eta > 0)
 
 
-@pytest.mark.parametrize(('sampler', 'eta'), [('ddim', 0.0), ('ddim', 0.5), ('ancestral', 0.0)])
-def test_the_best_denoiser_of_a_normal_distribution_gives_its_samples(tiny, sampler, eta):
+@pytest.mark.parametrize(
+    ('target', 'sampler', 'eta'),
+    [('x0', 'ddim', 0.0), ('v', 'ddim', 0.5), ('eps', 'ddim', 0.0), ('eps', 'ancestral', 0.0)],
+)
+def test_the_best_denoiser_of_a_normal_distribution_gives_its_samples(tiny, target, sampler, eta):
     mean, scale = 0.5, 0.4
     config = tiny()
     levels = jnp.asarray(alphas_cumprod(config.diffusion), jnp.float32)
@@ -97,7 +100,11 @@ def test_the_best_denoiser_of_a_normal_distribution_gives_its_samples(tiny, samp
     def estimate(x, t):
         signal = jnp.sqrt(levels[t])
         gain = scale**2 * signal / (levels[t] * scale**2 + 1 - levels[t])
-        return mean + gain * (x - signal * mean)
+        x0 = mean + gain * (x - signal * mean)
+        level = jnp.full(len(x), levels[t])
+        noise = (x - signal * x0) / jnp.sqrt(1 - levels[t])
+        prediction = prediction_target(target, x0, noise, level)
+        return predicted_x0(target, prediction, x, level)
 
     start = jax.random.normal(jax.random.key(1), (64, 8, 32))
     steps = make_steps(config, 1000, sampler, eta)
