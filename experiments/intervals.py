@@ -15,13 +15,17 @@ def half_width(values: Float[np.ndarray, ' n']) -> float:
 
 
 def spell_mean(values: Float[np.ndarray, ' n'], digits: int = 1) -> str:
-    """The mean and half of its interval."""
+    """The mean and half of its interval; a dash where there is none."""
+    if np.isnan(values).any():
+        return '-'
     half = half_width(values)
     return f'{values.mean():.{digits}f}' + ('' if np.isnan(half) else f' ± {half:.{digits}f}')
 
 
 def spell_difference(differences: Float[np.ndarray, ' n'], digits: int = 1) -> str:
-    """The mean of paired differences, and the ends of its interval."""
+    """The mean of paired differences, and the ends of its interval; a dash where there is none."""
+    if np.isnan(differences).any():
+        return '-'
     mean, half = differences.mean(), half_width(differences)
     if np.isnan(half):
         return f'{mean:+.{digits}f}'

@@ -30,6 +30,8 @@ def test_intervals_are_students():
     assert intervals.half_width(values) == pytest.approx((high - low) / 2)
     assert intervals.spell_difference(values, 2) == f'+2.88 ({low:+.2f} to {high:+.2f})'
     assert intervals.spell_mean(values[:1]) == '1.0'
+    missing = np.array([np.nan, 1.0])
+    assert intervals.spell_mean(missing) == intervals.spell_difference(missing) == '-'
 
 
 @pytest.mark.parametrize('method', quality.METHODS)
