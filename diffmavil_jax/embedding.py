@@ -81,8 +81,7 @@ class Model:
     @property
     def clip(self) -> ClipSpec:
         """What the network is given of a window."""
-        data = self.config.data
-        return ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
+        return ClipSpec.of(self.config.data)
 
     def features(self, batch: Mapping[str, Any], pool: str = 'mean') -> dict[str, jax.Array]:
         """Features of a batch of clips, on the device; compiled for each batch size.

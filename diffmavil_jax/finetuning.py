@@ -9,17 +9,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffmavil_jax.config import Config, split_list, to_dict
+from diffmavil_jax.config import Config, split_list
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data import labelled
 from diffmavil_jax.data.clip import ClipSource, DataError, Sources, require_modalities
 from diffmavil_jax.evaluation.classification import ClassifierSuite
-from diffmavil_jax.inherit import check_inherited, read_config
+from diffmavil_jax.inherit import read_config
 from diffmavil_jax.models.classifier import NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
 from diffmavil_jax.pretrained import (
-    check_params,
-    check_positions,
+    check_start,
     load_for,
     missing_parts,
     new_parts,
@@ -42,12 +41,8 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         DataError: the clips lack a modality or labels.
     """
     finetune = config.finetune
-    if config.init:
-        check_inherited(to_dict(config), read_config(config.init), config.init)
-    if config.loaded:
-        check_params(config.loaded)
+    check_start(config, finetune.modalities)
     new = _new_parts(config)
-    check_positions(config, finetune.modalities)
     require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')
     train, validation, test = split(config, sources)
     classes = len(train.label_names)

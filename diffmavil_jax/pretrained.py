@@ -14,9 +14,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from diffmavil_jax import weights
-from diffmavil_jax.config import Config, from_dict
+from diffmavil_jax.config import Config, from_dict, to_dict
 from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.inherit import read_card, read_config
+from diffmavil_jax.inherit import check_inherited, read_card, read_config
 from diffmavil_jax.models.positions import fit_table, trimmed
 from diffmavil_jax.training.state import TrainState
 
@@ -74,7 +74,7 @@ def load_for(config: Config, modalities: Collection[str]) -> dict[str, Any]:
 
     Args:
         config: the run that starts.
-        modalities: that it has encoders of; see `check_positions`.
+        modalities: that it has encoders of; see `check_start`.
 
     Raises:
         ConfigError: they can't be read.
@@ -87,8 +87,17 @@ def load_for(config: Config, modalities: Collection[str]) -> dict[str, Any]:
     return params
 
 
-def check_positions(config: Config, modalities: Collection[str]) -> None:
-    """Raises ConfigError where stored positions neither fit nor may be interpolated."""
+def check_start(config: Config, modalities: Collection[str]) -> None:
+    """Raises ConfigError where a config can't start from its `init`; the parameters are not read yet."""
+    if config.init:
+        check_inherited(to_dict(config), read_config(config.init), config.init)
+    if config.loaded:
+        check_params(config.loaded)
+    _check_positions(config, modalities)
+
+
+def _check_positions(config: Config, modalities: Collection[str]) -> None:
+    """Stored positions have to fit, or may be interpolated."""
     if config.finetune.positions == 'interpolate':
         return
     for part, (old, new) in _grids(config, modalities).items():
@@ -128,10 +137,17 @@ def new_parts(config: Config, parts: Collection[str]) -> str:
 
 
 def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, ...], run: str) -> TrainState:
-    """The state with loaded parameters in place of its own, and of its average's.
+    """The state with loaded parameters in place of its own, and of its average's; see `filled_in`."""
+    params = filled_in(state.params, loaded, new=new, run=run)
+    average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
+    return dataclasses.replace(state, params=params, average=average)
+
+
+def filled_in(params: Any, loaded: Mapping[str, Any], *, new: tuple[str, ...] = (), run: str) -> Any:
+    """Loaded parameters in place of some, with their dtypes and shardings.
 
     Args:
-        state: freshly initialised.
+        params: freshly initialised.
         loaded: parameters by name.
         new: how the names begin of those that keep their initial values.
         run: where the parameters are from, for messages.
@@ -155,9 +171,7 @@ def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, 
             )
         return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
 
-    params = jax.tree_util.tree_map_with_path(take, state.params)
-    average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
-    return dataclasses.replace(state, params=params, average=average)
+    return jax.tree_util.tree_map_with_path(take, params)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

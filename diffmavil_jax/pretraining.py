@@ -8,15 +8,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from diffmavil_jax.config import Config, to_dict
+from diffmavil_jax.config import Config
 from diffmavil_jax.data.clip import MODALITIES, Sources, require_modalities
 from diffmavil_jax.evaluation.held_out import Network
 from diffmavil_jax.evaluation.suite import Suite
-from diffmavil_jax.inherit import check_inherited, read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.pretrained import (
-    check_params,
-    check_positions,
+    check_start,
     load_for,
     missing_parts,
     new_parts,
@@ -38,12 +36,8 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         ConfigError: config.init can't be started from.
         DataError: the clips lack a modality.
     """
-    if config.init:
-        check_inherited(to_dict(config), read_config(config.init), config.init)
-    if config.loaded:
-        check_params(config.loaded)
     missing = missing_parts(config.loaded)
-    check_positions(config, MODALITIES)
+    check_start(config, MODALITIES)
     require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
     present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}
     objective = make_objective(config)

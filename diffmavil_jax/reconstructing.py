@@ -130,8 +130,7 @@ class Reconstructor:
     @property
     def clip(self) -> ClipSpec:
         """What the network is given of a file."""
-        data = self.config.data
-        return ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
+        return ClipSpec.of(self.config.data)
 
     def __call__(self, window: Window) -> Result:
         """Fills in a clip; what is dropped need not be there."""

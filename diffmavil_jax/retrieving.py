@@ -47,7 +47,7 @@ def retrieve(
             f'--run={os.fspath(run)}: must have both encoders; it has no {" and ".join(missing)}.'
         )
     wanted = config.data
-    spec = ClipSpec(wanted.sample_rate, wanted.seconds, wanted.frames, wanted.frame_size)
+    spec = ClipSpec.of(wanted)
     dataset = open_prepared(data)
     remarks = dataset.remarks(spec)
     length = sum(file.take for file in dataset.files([split]))

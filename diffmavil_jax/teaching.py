@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 
 from diffmavil_jax.config import Config, from_dict, to_dict
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.inherit import read_config
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.teacher import TeacherObjective
-from diffmavil_jax.pretrained import check_params, load_params, start_from
+from diffmavil_jax.pretrained import check_params, filled_in, load_params
 from diffmavil_jax.training.state import TrainState
 
 # What teacher and student must have in common: they see the same tokens of the same clips.
@@ -34,7 +36,9 @@ def make_objective(config: Config) -> PretrainingObjective:
     teacher = from_dict(read_config(config.teacher))
     check_params(config.teacher)
     for field in _SHARED:
-        ours, theirs = (_value(c, field) for c in (config, teacher))
+        ours, theirs = (
+            functools.reduce(operator.getitem, field.split('.'), to_dict(c)) for c in (config, teacher)
+        )
         if ours != theirs:
             raise ConfigError(
                 f'config.{field} = {ours!r}: must be {theirs!r}, as in the run of config.teacher = '
@@ -48,14 +52,4 @@ def with_teacher(state: TrainState, config: Config) -> TrainState:
     if config.objective != 'stage2':
         return state
     loaded = load_params(config.teacher)[0]
-    teacher = start_from(
-        TrainState(state.frozen, None, state.samples_seen), loaded, new=(), run=config.teacher
-    )
-    return dataclasses.replace(state, frozen=teacher.params)
-
-
-def _value(config: Config, field: str) -> object:
-    value = to_dict(config)
-    for name in field.split('.'):
-        value = value[name]
-    return value
+    return dataclasses.replace(state, frozen=filled_in(state.frozen, loaded, run=config.teacher))

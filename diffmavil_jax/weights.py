@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from flax import traverse_util
 
 from diffmavil_jax.config import Config, to_dict
 from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.workdir import set_aside
+from diffmavil_jax.workdir import set_aside, write_json
 
 FILE = 'model.safetensors'  # names joined by '/'
 
@@ -57,12 +56,12 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 def write_description(root: pathlib.Path, config: Config, card: Mapping[str, Any]) -> None:
     """Writes card and config; the config last, because it is what makes a directory loadable."""
     write_card(root, card)
-    _write_json(root / 'config.json', to_dict(config))
+    write_json(root / 'config.json', to_dict(config))
 
 
 def write_card(root: pathlib.Path, card: Mapping[str, Any]) -> None:
     """Writes what `inherit.read_card` reads."""
-    _write_json(root / 'card.json', card)
+    write_json(root / 'card.json', card)
 
 
 def read_params(root: pathlib.Path) -> dict[str, Any]:
@@ -75,7 +74,3 @@ def read_params(root: pathlib.Path) -> dict[str, Any]:
         return traverse_util.unflatten_dict(safetensors.numpy.load_file(root / FILE), sep='/')
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigError(f'{root / FILE}: can not be read ({error}).') from None
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')

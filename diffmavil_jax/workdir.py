@@ -68,7 +68,7 @@ def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: boo
     if resumed:
         _check_same(saved, config, path)
     else:
-        _write_json(saved, to_dict(config))
+        write_json(saved, to_dict(config))
     return Workdir(root, resumed)
 
 
@@ -131,7 +131,8 @@ def set_aside(root: pathlib.Path) -> None:
     root.rename(target)
 
 
-def _write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole, or not at all."""
     temporary = path.with_suffix('.tmp')
     temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
     temporary.replace(path)

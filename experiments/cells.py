@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import tempfile
 import time
 from typing import Any
 
@@ -31,6 +29,7 @@ from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointStore
 from diffmavil_jax.training.plan import Plan, make_plan
 from diffmavil_jax.training.state import TrainState
+from diffmavil_jax.workdir import write_json
 
 Numbers = dict[str, float]
 _NUMBERS = 'numbers.json'
@@ -115,12 +114,10 @@ def _known(config: Config, folder: pathlib.Path) -> Numbers | None:
 
 
 def _keep(config: Config, folder: pathlib.Path, numbers: Numbers) -> Numbers:
-    """Written last, and whole or not at all."""
+    """Writes the numbers last: they say that a cell is finished."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(to_dict(config)))
-    with tempfile.NamedTemporaryFile('w', dir=folder, delete=False) as file:
-        json.dump(numbers, file, indent=2)
-    os.replace(file.name, folder / _NUMBERS)
+    write_json(folder / 'config.json', to_dict(config))
+    write_json(folder / _NUMBERS, numbers)
     return numbers
 
 

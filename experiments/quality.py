@@ -199,7 +199,7 @@ def _probe(options: argparse.Namespace, run: str) -> float:
     """Test accuracy of a closed-form probe on frozen features of sound, the mean over the folds of ESC-10."""
     config = from_dict(inherit(finetune_configs.get_config(options.dataset).to_dict() | {'init': run}, ()))
     dataset = open_prepared(str(options.data / options.dataset))
-    spec = ClipSpec(config.data.sample_rate, config.data.seconds, config.data.frames, config.data.frame_size)
+    spec = ClipSpec.of(config.data)
     model, params = PretrainingModel(config), load_params(run)[0]
     features = jax.jit(
         lambda batch: model.apply({'params': params}, to_patches(batch, config), method='features')

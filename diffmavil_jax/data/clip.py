@@ -9,6 +9,8 @@ from typing import NotRequired, Protocol, TypedDict
 import numpy as np
 from jaxtyping import Float, Int16, Int64, UInt8
 
+from diffmavil_jax.config import DataConfig
+
 MODALITIES: tuple[str, ...] = ('audio', 'video')
 ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch
 NO_LABEL = -1
@@ -47,6 +49,11 @@ class ClipSpec:
     seconds: float
     frames: int
     frame_size: int  # pixels
+
+    @classmethod
+    def of(cls, data: DataConfig) -> ClipSpec:
+        """What a config asks for."""
+        return cls(data.sample_rate, data.seconds, data.frames, data.frame_size)
 
     @property
     def num_samples(self) -> int:

@@ -21,7 +21,7 @@ def open_sources(config: Config) -> Sources:
         DataError: there are no clips, or too many are unusable.
     """
     data, classifies = config.data, config.objective == 'classification'
-    spec = ClipSpec(data.sample_rate, data.seconds, data.frames, data.frame_size)
+    spec = ClipSpec.of(data)
     train, held_out = (
         GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
         for seed, length in (
