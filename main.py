@@ -2,7 +2,7 @@
 
     python main.py --config=configs/diffmavil.py            the demo: generated clips, a CPU, minutes
     python main.py --config=configs/diffmavil.py:help       what else there is
-    python main.py --config=... --plan                      prints the buckets and runs nothing
+    python main.py --config=... --plan                      prints buckets, memory and time; runs nothing
     python main.py --config=... --compile_for=v5e:16x16     compiles for TPUs that are not here
     python main.py --config=... --config.batch.size=32      changes a field of the config
 
@@ -42,7 +42,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     + common.describe_variants(finetune.VARIANTS),
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run is written; runs/NAME if not given.')
-_PLAN = flags.DEFINE_bool('plan', False, 'Print the bucket table and exit.')
+_PLAN = flags.DEFINE_bool('plan', False, 'Print the buckets, the memory of the state and the time, and exit.')
 _COMPILE_FOR = flags.DEFINE_string(
     'compile_for', None, 'Compile every bucket for TPUs such as v5e:16x16, print what it takes, and exit.'
 )
@@ -64,8 +64,7 @@ def main(argv: list[str]) -> int:
     try:
         config = from_dict(inherit(_CONFIG.value.to_dict(), _given()))
         if _PLAN.value:
-            print(plan_table(config.name, make_plan(config), config.audio.num_tokens, config.video_tokens))
-            return 0
+            return _plan(config)
         if _FIT_BATCH.value is not None:
             return _fit_batch(config, _FIT_BATCH.value, _COMPILE_FOR.value)
         if _COMPILE_FOR.value:
@@ -75,6 +74,18 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         return _fail(_unreadable(error), 2)
     return _run(config)
+
+
+def _plan(config: Config) -> int:
+    import jax
+
+    from diffmavil_jax.forecast import forecast
+
+    jax.config.update('jax_platforms', 'cpu')  # a plan leaves accelerators to those who train
+    plan = make_plan(config)
+    print(plan_table(config.name, plan, config.audio.num_tokens, config.video_tokens))
+    print(forecast(config, plan))
+    return 0
 
 
 def _compile_for(config: Config, topology: str) -> int:

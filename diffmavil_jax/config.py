@@ -442,12 +442,14 @@ class TrainConfig:
     log_every_samples: int = 10_000
     max_nonfinite_steps: int = 3  # in a row
     stuck_minutes: float = 30.0  # that a step may take before the process ends with an error; 0: no limit
+    stuck_pause_minutes: float = 180.0  # the same for an evaluation, a save or the compiler; 0: no limit
 
     def problems(self) -> Iterator[Problem]:
         yield from _at_least('samples', self.samples, 1)
         yield from _at_least('log_every_samples', self.log_every_samples, 1)
         yield from _at_least('max_nonfinite_steps', self.max_nonfinite_steps, 1)
         yield from _at_least('stuck_minutes', self.stuck_minutes, 0)
+        yield from _at_least('stuck_pause_minutes', self.stuck_pause_minutes, 0)
         if self.samples >= 2**31:
             yield 'samples', self.samples, 'below 2**31: samples seen are counted in an int32 on the device'
 

@@ -66,7 +66,8 @@ class OurAutoencoder(nn.Module):
     ) -> Float[Array, 'b m p']:
         s = self.sizes
         encoder, decoder = Compute(unroll=s.depth), Compute(unroll=s.decoder_depth)
-        latents = Encoder(s.grid, s.width, s.depth, s.heads, encoder, name='encoder')(patches, visible)
+        seen = take_tokens(patches, visible)
+        latents = Encoder(s.grid, s.width, s.depth, s.heads, encoder, name='encoder')(seen, visible)
         return Decoder(
             s.grid, PATCH_DIM, s.decoder_width, s.decoder_depth, s.decoder_heads,
             kind='self', conditioning='none', timesteps=1, compute=decoder, name='decoder',

@@ -260,6 +260,7 @@ def test_every_variant_plans(method, variant):
     rows = [line for line in done.stdout.splitlines() if line.rstrip().endswith(' %')]
     assert len(rows) >= (3 if method == 'diffmavil' else 2)
     assert 'MACs' in done.stdout
+    assert 'Memory: ' in done.stdout and 'Time: ' in done.stdout
 
 
 def test_help_lists_the_variants():

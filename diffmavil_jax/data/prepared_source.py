@@ -127,9 +127,13 @@ def open_prepared(path: str | os.PathLike[str]) -> PreparedDataset:
         path: the directory of a version, or one above it that holds no other dataset.
 
     Raises:
-        DataError: there is none, there are several, it is not complete, or not by `prepare`.
+        DataError: there is none, there are several, it is not complete, or not by `prepare`; or its
+            storage can't be reached.
     """
-    directory = _find(epath.Path(path))
+    try:
+        directory = _find(epath.Path(path))
+    except (ImportError, OSError) as error:  # gs:// without gcsfs, for example
+        raise DataError(f"{path} can't be reached (config.data.path): {error}.") from error
     try:
         info = tfds.builder_from_directory(directory).info
         metadata = Metadata.from_dict(info.metadata or {})

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.config import Config
-from diffmavil_jax.models.encoders import Encoder, FusionEncoder
+from diffmavil_jax.models.encoders import FusionEncoder, make_encoder
+from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.transformer import Attention, Compute, dense, layer_norm
 
 NEW = ('head', 'attentive')  # how the names of the parameters begin that pretraining does not have
@@ -43,25 +44,16 @@ class Classifier(nn.Module):
             keep: for `audio`, `video` and `fusion`, see `Block`.
         """
         finetune, model = self.config.finetune, self.config.model
-        vit, compute = model.vit, Compute.of(model)
-        grids = {'audio': self.config.audio.grid, 'video': self.config.video_grid}
+        compute = Compute.of(model)
         visible, keep = visible or {}, keep or {}
-        tokens = {
-            m: Encoder(
-                grids[m],
-                vit.width,
-                vit.depth,
-                vit.heads,
-                compute,
-                time_step=self.time_steps[m],
-                has_class_token=model.class_token,
-                stores_positions=model.positions == 'stored',
-                name=f'encoder_{m}',
-            )(patches[m], visible.get(m), keep.get(m))
-            for m in finetune.modalities
-        }
+        tokens = {}
+        for m in finetune.modalities:
+            encoder = make_encoder(self.config, m, time_step=self.time_steps[m], name=f'encoder_{m}')
+            places = visible.get(m)
+            seen = patches[m] if places is None else take_tokens(patches[m], places)
+            tokens[m] = encoder(seen, places, keep.get(m))
         if len(tokens) == 2:
-            fusion = FusionEncoder(model.fusion_layers, vit.heads, compute, name='fusion')
+            fusion = FusionEncoder(model.fusion_layers, model.vit.heads, compute, name='fusion')
             fused = fusion(tokens['audio'], tokens['video'], keep.get('fusion'))
             tokens = dict(zip(tokens, fused, strict=True))
         if finetune.probe != 'none':

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from diffmavil_jax.models.patches import take_rows
 from diffmavil_jax.models.positions import sincos_table, timestep_embedding
 from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_norm, over_clips
 
@@ -42,8 +43,9 @@ class Decoder(nn.Module):
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)
         # A class token has no place in the grid.
         class_tokens = latents.shape[1] - visible.shape[1]
-        memory = over_clips(memory + jnp.pad(positions[visible], ((0, 0), (class_tokens, 0), (0, 0))))
-        queries = over_clips(self._initial_queries(noisy) + positions[decoded])
+        places = jnp.pad(take_rows(positions, visible), ((0, 0), (class_tokens, 0), (0, 0)))
+        memory = over_clips(memory + places)
+        queries = over_clips(self._initial_queries(noisy) + take_rows(positions, decoded))
         condition = None if self.conditioning == 'none' else self._condition(timestep)
         if condition is not None and self.conditioning == 'add':
             queries = queries + condition[:, None]

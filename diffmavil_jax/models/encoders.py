@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.config import Config
+from diffmavil_jax.models.patches import take_rows
 from diffmavil_jax.models.positions import sincos_table
 from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, over_clips
 
 
 class Encoder(nn.Module):
-    """f_a or f_v: embeds the visible patches of one modality and runs a ViT over them.
+    """f_a or f_v: embeds patches of one modality and runs a ViT over them.
 
     The output is not normed: the fusion encoder takes the residual stream (as in the
     public inference code of MAViL). Shapes are those with a class token.
@@ -31,20 +32,19 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        patches: Float[Array, 'b n p'],
-        visible: Int[Array, 'b k'] | None = None,
+        patches: Float[Array, 'b k p'],
+        places: Int[Array, 'b k'] | None = None,
         keep: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b 1+k d']:
-        """Encodes tokens `visible`, or all; token 0 of the result is the class token.
+        """Encodes the patches; token 0 of the result is the class token.
 
-        For `keep` see `Block`.
+        Args:
+            patches: those that are seen.
+            places: which tokens of the clip they are; None: all, in order.
+            keep: see `Block`.
         """
         positions = self._positions().astype(self.compute.dtype)
-        if visible is None:
-            positions = positions[None]
-        else:
-            # Gathered before it is embedded: the masked patches cost nothing.
-            patches, positions = take_tokens(patches, visible), positions[visible]
+        positions = positions[None] if places is None else take_rows(positions, places)
         tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.compute.dtype)(flat(patches))
         tokens = over_clips(tokens.reshape(*patches.shape[:2], self.width) + positions)
         if self.has_class_token:
@@ -60,6 +60,24 @@ class Encoder(nn.Module):
             return jnp.asarray(table)
         init = nn.with_logical_partitioning(lambda key: jnp.asarray(table), (None, 'embed'))
         return jax.lax.stop_gradient(self.param('positions', init))
+
+
+def make_encoder(
+    config: Config, modality: str, *, time_step: float = 1.0, name: str | None = None
+) -> Encoder:
+    """The encoder of one modality of a run; for `time_step` see `Encoder`."""
+    model = config.model
+    return Encoder(
+        config.audio.grid if modality == 'audio' else config.video_grid,
+        model.vit.width,
+        model.vit.depth,
+        model.vit.heads,
+        Compute.of(model),
+        time_step=time_step,
+        has_class_token=model.class_token,
+        stores_positions=model.positions == 'stored',
+        name=name,
+    )
 
 
 class FusionEncoder(nn.Module):

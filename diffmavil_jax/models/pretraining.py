@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.config import Config
 from diffmavil_jax.models.decoders import Decoder
-from diffmavil_jax.models.encoders import Encoder, FusionEncoder
+from diffmavil_jax.models.encoders import FusionEncoder, make_encoder
+from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.transformer import Compute, layer_norm, over_clips
 
 MODALITIES = ('audio', 'video')
@@ -53,24 +54,13 @@ class PretrainingModel(nn.Module):
 
     def setup(self) -> None:
         config, model = self.config, self.config.model
-        vit, compute = model.vit, Compute.of(model)
+        compute = Compute.of(model)
         grids = {'audio': config.audio.grid, 'video': config.video_grid}
         patch_dims = {'audio': config.audio.patch_dim, 'video': config.video.patch_dim}
         kinds = {'audio': model.audio_decoder, 'video': model.video_decoder}
-        self.encoder = {
-            m: Encoder(
-                grids[m],
-                vit.width,
-                vit.depth,
-                vit.heads,
-                compute,
-                has_class_token=model.class_token,
-                stores_positions=model.positions == 'stored',
-            )
-            for m in MODALITIES
-        }
+        self.encoder = {m: make_encoder(config, m) for m in MODALITIES}
         self.pool_norm = {m: layer_norm(f'{m}_pool_norm', compute.dtype) for m in MODALITIES}
-        self.fusion = FusionEncoder(model.fusion_layers, vit.heads, compute)
+        self.fusion = FusionEncoder(model.fusion_layers, model.vit.heads, compute)
         self.fusion_norm = layer_norm('fusion_norm', compute.dtype)
         self.decoder = {
             m: Decoder(
@@ -113,38 +103,43 @@ class PretrainingModel(nn.Module):
     def _encode(self, view: View, modality: str) -> Float[Array, 'b v 1+k d']:
         """The tokens of one view or of two, in one pass, so that the encoder is compiled once."""
         seen = [view.visible] if view.second is None else [view.visible, view.second]
+        places = jnp.concatenate(seen, axis=1)
+        # Gathered before it is embedded: the masked patches cost nothing.
+        patches = take_tokens(view.patches, places)
         # Clip by clip, so that a batch over several devices stays where it is.
-        visible = jax.lax.collapse(jnp.stack(seen, axis=1), 0, 2)
-        tokens = self.encoder[modality](jnp.repeat(view.patches, len(seen), axis=0), visible)
-        return tokens.reshape(-1, len(seen), *tokens.shape[1:])
+        rows = len(seen) * len(places), view.visible.shape[1]
+        tokens = self.encoder[modality](patches.reshape(*rows, patches.shape[-1]), places.reshape(rows))
+        return tokens.reshape(len(places), len(seen), *tokens.shape[1:])
 
     def features(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b d']]:
         """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide).
 
         Of one modality alone it gives that one's, and needs no parameters of the other.
         """
-        tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
-        features = {m: self._pool(tokens[m], m) for m in tokens}
-        if len(tokens) == len(MODALITIES):
-            latents = self._fuse(tokens)
-            fused = jnp.concatenate([self._of_patches(latents[m]).mean(axis=1) for m in MODALITIES], axis=-1)
+        tokens, latents = self._of_whole_clips(patches)
+        features = {m: self._pool(x, m) for m, x in tokens.items()}
+        if latents:
+            fused = jnp.concatenate([x.mean(axis=1) for x in latents.values()], axis=-1)
             features['fused'] = fused.astype(jnp.float32)
         return features
 
     def feature_tokens(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b n d']]:
         """The tokens that `features` takes the mean of, float32; in `fused` those of sound come first."""
-        tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
-        features = {m: self._normed(tokens[m], m).astype(jnp.float32) for m in tokens}
-        if len(tokens) == len(MODALITIES):
-            latents = self._fuse(tokens)
-            fused = jnp.concatenate([self._of_patches(latents[m]) for m in MODALITIES], axis=1)
-            features['fused'] = fused.astype(jnp.float32)
+        tokens, latents = self._of_whole_clips(patches)
+        features = {m: self._normed(x, m).astype(jnp.float32) for m, x in tokens.items()}
+        if latents:
+            features['fused'] = jnp.concatenate(list(latents.values()), axis=1).astype(jnp.float32)
         return features
 
     def tokens(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b n d']]:
         """All tokens of whole clips after fusion, without class tokens, float32."""
-        latents = self._fuse({m: self.encoder[m](patches[m]) for m in MODALITIES})
-        return {m: self._of_patches(latents[m]).astype(jnp.float32) for m in MODALITIES}
+        return {m: x.astype(jnp.float32) for m, x in self._of_whole_clips(patches)[1].items()}
+
+    def _of_whole_clips(self, patches: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], ...]:
+        """The tokens of each modality, and, where both are there, its patches' after fusion."""
+        tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
+        latents = self._fuse(tokens) if len(tokens) == len(MODALITIES) else {}
+        return tokens, {m: self._of_patches(x) for m, x in latents.items()}
 
     def _fuse(self, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
         fused = self.fusion(tokens['audio'], tokens['video'])

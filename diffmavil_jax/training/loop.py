@@ -118,7 +118,7 @@ class _Run:
         self.bad_steps = 0
         self.last_checkpoint = time.perf_counter()
         self.progress = ProgressPrinter()
-        self.watchdog = Watchdog(cadence.train.stuck_minutes)
+        self.watchdog = Watchdog(cadence.train.stuck_minutes, cadence.train.stuck_pause_minutes)
 
     def run(self) -> TrainState:
         with self.watchdog:

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import faulthandler
+import math
 import time
 from types import TracebackType
 
 
 class Watchdog:
-    """Prints the stacks of all threads and exits with code 1 where a step takes too long.
+    """Prints the stacks of all threads and exits with code 1 where training takes too long.
 
     A reader of clips, a collective or the storage may hang, and hold the interpreter's lock while
     it does: the standard library's own timer works even then.
 
     Args:
-        minutes: that a step may take; 0 watches nothing.
+        step_minutes: that a step may take; 0: as long as it takes.
+        pause_minutes: that what comes between two steps may take, likewise.
     """
 
-    def __init__(self, minutes: float) -> None:
-        self._seconds = 60 * minutes
-        self._armed = 0.0
+    def __init__(self, step_minutes: float, pause_minutes: float) -> None:
+        self._step_s, self._pause_s = 60 * step_minutes, 60 * pause_minutes
+        self._armed = -math.inf
 
     def step(self) -> None:
         """A step begins."""
         # Arming it starts a thread: not at every one of a thousand steps a second.
-        if self._seconds and time.monotonic() - self._armed > min(1.0, self._seconds / 10):
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
+        if time.monotonic() - self._armed > min(1.0, self._step_s / 10):
+            self._arm(self._step_s)
             self._armed = time.monotonic()
 
     def pause(self) -> None:
-        """Until the next step, things are done that may take as long as they take."""
-        faulthandler.cancel_dump_traceback_later()
-        self._armed = 0.0
+        """Something begins that takes longer than a step: an evaluation, a save, compiling."""
+        self._arm(self._pause_s)
+        self._armed = -math.inf
+
+    def _arm(self, seconds: float) -> None:
+        if seconds:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+        else:
+            faulthandler.cancel_dump_traceback_later()
 
     def __enter__(self) -> Watchdog:
         return self
@@ -39,4 +47,4 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.pause()
+        faulthandler.cancel_dump_traceback_later()

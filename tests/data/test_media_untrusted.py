@@ -3,6 +3,7 @@
 import math
 import random
 import struct
+import wave
 
 import av
 import numpy as np
@@ -170,3 +171,12 @@ def test_no_bytes_are_worth_a_crash():
         with pytest.raises(media.MediaError, match='^unreadable'):
             media.probe(rng.randbytes(size))
     assert np.isfinite(media.probe((MEDIA / 'spring_0004.mp4').read_bytes()).duration_s)
+
+
+@pytest.mark.parametrize('rate', [1, 2_000_000])
+def test_sound_of_an_absurd_rate_is_refused(tmp_path, rate):
+    with wave.open(str(tmp_path / 'a.wav'), 'wb') as file:
+        file.setparams((1, 2, rate, 0, 'NONE', ''))
+        file.writeframes(np.full(5_000_000, 1_000, np.int16))  # at 1 Hz it would be 80 billion samples
+    with pytest.raises(media.MediaError, match=f'^unreadable: sound of {rate} samples a second$'):
+        media.decode(tmp_path / 'a.wav', 0.0, SPEC, ['audio'])

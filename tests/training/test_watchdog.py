@@ -12,7 +12,7 @@ from diffmavil_jax.training.watchdog import Watchdog
 def read_a_clip():
     time.sleep({sleep})
 
-with Watchdog({minutes}) as watchdog:
+with Watchdog({minutes}, {pause_minutes}) as watchdog:
     for _ in range(3):
         watchdog.step()
         time.sleep(0.15)
@@ -30,18 +30,26 @@ def run(**values):
 
 
 def test_a_step_that_hangs_ends_the_process_and_shows_where():
-    done = run(minutes=0.5 / 60, sleep=30, between='')
+    done = run(minutes=0.5 / 60, pause_minutes=0, sleep=30, between='')
     assert done.returncode == 1
     assert 'in read_a_clip' in done.stderr and 'Timeout' in done.stderr
+
+
+def test_a_pause_that_hangs_does_so_as_well():
+    done = run(minutes=0, pause_minutes=0.5 / 60, sleep=30, between='watchdog.pause()')
+    assert done.returncode == 1
+    assert 'in read_a_clip' in done.stderr
 
 
 @pytest.mark.parametrize(
     'values',
     [
-        {'minutes': 0, 'between': ''},
-        {'minutes': 0.5 / 60, 'between': 'watchdog.pause()'},
+        {'minutes': 0, 'pause_minutes': 0.1 / 60, 'between': ''},
+        {'minutes': 0.5 / 60, 'pause_minutes': 0, 'between': 'watchdog.pause()'},
+        {'minutes': 0.5 / 60, 'pause_minutes': 20 / 60, 'between': 'watchdog.pause()'},
+        {'minutes': 20 / 60, 'pause_minutes': 0.5 / 60, 'between': 'watchdog.pause(); watchdog.step()'},
     ],
 )
-def test_it_bites_neither_without_a_limit_nor_while_it_is_paused(values):
+def test_it_bites_only_above_the_limit_of_what_is_going_on(values):
     done = run(sleep=1, **values)
     assert (done.returncode, done.stdout) == (0, 'went on\n')

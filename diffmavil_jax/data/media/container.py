@@ -93,7 +93,10 @@ def open_container(source: Source) -> Iterator[InputContainer]:
                 yield container
     except MediaError:
         raise
-    except (av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+    # LookupError: PyAV's, where a damaged file claims another stream in its middle.
+    except (
+        av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError,
+    ) as error:  # fmt: skip
         reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         raise MediaError(f'unreadable: {reason}') from error
 

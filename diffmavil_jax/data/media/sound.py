@@ -20,6 +20,8 @@ SILENCE_PEAK = 16
 _LATEST_S, _EARLIEST_S = 0.05, -0.002
 # Vorbis in Matroska states times up to 21 ms late where its block size changes; none states them early.
 _MISSTATED_S = 0.025
+# Samples a second. What claims fewer or more is damaged, and would resample for ever.
+_RATES = (2_000, 1_000_000)
 # Sound decoded beyond the clip's end, for the resampler's filter.
 _BEYOND_S = 0.005
 
@@ -93,6 +95,8 @@ class _Run:
     def __init__(self, first: AudioFrame, begin: float) -> None:
         self.begin = self._stated = begin
         self._rate = first.sample_rate
+        if not _RATES[0] <= self._rate <= _RATES[1]:
+            raise MediaError(f'unreadable: sound of {self._rate} samples a second')
         self._kind = _kind(first)
         self._fifo = AudioFifo()
 
