@@ -15,7 +15,7 @@ import numpy as np
 from diffmavil_jax.config import Config, from_dict
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, DataError, Refusal
-from diffmavil_jax.data.windows import FileEnd, Reader, Window
+from diffmavil_jax.data.windows import CHOICES, FileEnd, Reader, Window, chosen
 from diffmavil_jax.embeddings import FEATURES, Embeddings
 from diffmavil_jax.inherit import read_config
 from diffmavil_jax.models.attention import choose
@@ -23,7 +23,6 @@ from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.pretrained import load_params
 
-CHOICES = ('auto', *MODALITIES, 'both')
 POOLS = ('mean', 'tokens')
 
 Path = str | os.PathLike[str]
@@ -168,7 +167,7 @@ class Model:
             raise ConfigError(f'pool = {pool!r}: must be one of {", ".join(POOLS)}.')
         if batch_size < 1:
             raise ConfigError(f'batch_size = {batch_size}: must be at least 1.')
-        wanted = {'auto': (), 'both': MODALITIES}.get(modality, (modality,))
+        wanted = chosen(modality, offered=())
         lacking = [m for m in wanted if m not in self.modalities]
         if lacking:
             raise ConfigError(
@@ -183,7 +182,7 @@ class Model:
             'waveform': ((clip.num_samples,), np.int16),
             'frames': ((clip.frames, clip.frame_size, clip.frame_size, 3), np.uint8),
         }
-        wanted = {'auto': self.modalities, 'both': MODALITIES}.get(modality, (modality,))
+        wanted = chosen(modality, self.modalities)
         names = [ARRAYS[m] for m in wanted if modality != 'auto' or ARRAYS[m] in arrays]
         for name in names:
             shape, dtype = shapes[name]

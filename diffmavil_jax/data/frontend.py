@@ -15,11 +15,17 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from diffmavil_jax.config import AudioConfig, VideoConfig
 
-WINDOW_SECONDS = 0.025
-HOP_SECONDS = 0.010
 PREEMPHASIS = 0.97
+_WINDOW_SECONDS = 0.025
+_HOP_SECONDS = 0.010
 _LOWEST_HZ = 20.0
 LOG_FLOOR = float(np.finfo(np.float32).eps)
+
+
+def framing(sample_rate: int) -> tuple[int, int, int]:
+    """Samples of a window, from a window to the next, and of the transform: the next power of two."""
+    window = round(_WINDOW_SECONDS * sample_rate)
+    return window, round(_HOP_SECONDS * sample_rate), 1 << (window - 1).bit_length()
 
 
 def log_mel(
@@ -35,9 +41,7 @@ def log_mel(
         sample_rate: Hz.
         num_mel_bins: filters from 20 Hz to the Nyquist frequency, equally wide in mel.
     """
-    window = round(WINDOW_SECONDS * sample_rate)
-    hop = round(HOP_SECONDS * sample_rate)
-    fft_length = 1 << (window - 1).bit_length()
+    window, hop, fft_length = framing(sample_rate)
     sound = waveform.astype(jnp.float32) / 32_768.0
     sound = sound - sound.mean(axis=-1, keepdims=True)
     frames = _frames(sound, window, hop)
@@ -75,7 +79,7 @@ def pad_after(
 
     The result is that of `spectrogram` for the first `samples` of each clip alone.
     """
-    window, hop = round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
+    window, hop, _ = framing(sample_rate)
     frames = 1 + (samples - window) // hop
     front_end = config.normalization
     zero = -front_end.mean / (front_end.divisor * front_end.std)
@@ -91,8 +95,8 @@ def pixels(frames: UInt8[Array, 'b t h w 3'], config: VideoConfig) -> Float[Arra
 
 def spectrogram_range(config: AudioConfig, sample_rate: int) -> tuple[float, float]:
     """Bounds of what `spectrogram` gives, of the sound of a clip."""
-    window = round(WINDOW_SECONDS * sample_rate)
-    filters = mel_filters(config.num_mel_bins, 1 << (window - 1).bit_length(), sample_rate)
+    window, _, fft_length = framing(sample_rate)
+    filters = mel_filters(config.num_mel_bins, fft_length, sample_rate)
     # Removing the means of clip and frame may double an amplitude each.
     largest = 4 * (1 + PREEMPHASIS) * np.hanning(window).sum()
     bounds = np.log([LOG_FLOOR, largest**2 * filters.sum(axis=0).max()])

@@ -22,6 +22,8 @@ _SHORTEST = 0.1  # of a window: less than that at the end of a file is no window
 _SHORTEST_S = 0.03  # of a file
 _SILENT = 'silent'  # a reason
 
+CHOICES = ('auto', *MODALITIES, 'both')
+
 S = TypeVar('S')
 T = TypeVar('T')
 
@@ -60,6 +62,11 @@ class _Place:
     start_s: float
     seconds: float
     modalities: tuple[str, ...]
+
+
+def chosen(choice: str, offered: Collection[str]) -> tuple[str, ...]:
+    """The modalities that one of CHOICES asks for; `auto` takes those that are offered."""
+    return {'auto': tuple(offered), 'both': MODALITIES}.get(choice, (choice,))
 
 
 class Reader:
@@ -112,7 +119,7 @@ class Reader:
     def _modalities(self, info: media.MediaInfo) -> tuple[str, ...]:
         """Those to read of a file."""
         has = {'audio': info.has_audio, 'video': info.has_video}
-        wanted = {'auto': tuple(self._offered), 'both': MODALITIES}.get(self._modality, (self._modality,))
+        wanted = chosen(self._modality, self._offered)
         lacking = [m for m in wanted if not has[m]]
         if lacking and (self._modality != 'auto' or len(lacking) == len(wanted)):
             raise media.MediaError(', '.join(f'no {m}' for m in lacking))

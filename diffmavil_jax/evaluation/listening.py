@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 from jaxtyping import Float, Int16
 
-from diffmavil_jax.data.frontend import HOP_SECONDS, LOG_FLOOR, PREEMPHASIS, WINDOW_SECONDS, mel_filters
+from diffmavil_jax.data.frontend import LOG_FLOOR, PREEMPHASIS, framing, mel_filters
 
 _PEAK = 0.99  # of full scale: louder sound is scaled down to it, softer sound keeps its level
 
@@ -27,8 +27,7 @@ def to_waveform(
     Returns:
         Sound as long as what the frames are of; the first and last half window are silent.
     """
-    window, hop = round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
-    fft_length = 1 << (window - 1).bit_length()
+    window, hop, fft_length = framing(sample_rate)
     filters = mel_filters(log_mel.shape[1], fft_length, sample_rate).astype(np.float64)
     log_mel = log_mel[: 1 + (samples - window) // hop]
     energies = np.exp(np.asarray(log_mel, np.float64)).T

@@ -195,6 +195,11 @@ class TestOpening:
             with pytest.raises(DataError, match='is no prepared dataset.*diffmavil prepare'):
                 open_prepared(path)
 
+    def test_storage_without_its_package_is_an_error_that_names_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, 'gcsfs', None)
+        with pytest.raises(DataError, match="gs://bucket/set can't be reached.*gcsfs"):
+            open_prepared('gs://bucket/set')
+
     def test_several_datasets_are_an_error_that_names_them(self, tmp_path, write_prepared, example):
         paths = [write_prepared(tmp_path, {'train': [example()]}, name=name) for name in ('one', 'two')]
         with pytest.raises(DataError, match=f'several prepared datasets.*{paths[0]}, {paths[1]}'):
