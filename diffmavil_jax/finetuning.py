@@ -89,7 +89,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         averaged=finetune.average_decay > 0,
         select_best=finetune.select == 'best',
         notes=(
-            *filter(None, (sources.coverage, *sources.notes, new_parts(config, new))),
+            *filter(None, (sources.coverage, *sources.notes, new_parts(config, new), _seen_before(config))),
             describe(config, train, validation, test),
         ),
     )
@@ -133,6 +133,16 @@ def describe(config: Config, train: ClipSource, validation: ClipSource | None, t
         crop += f' with {config.data.frames} pictures'
     counts = ' and '.join([', '.join(parts[:-1]), parts[-1]])
     return f'{counts} of {len(train.label_names)} classes, {origin}; {crop} of each.'
+
+
+def _seen_before(config: Config) -> str:
+    """What to say of parameters that labels were used for."""
+    if not config.loaded or read_config(config.loaded)['objective'] != 'classification':
+        return ''
+    return (
+        f'{config.loaded} was itself trained on labels: clips that it trained on may be among the test clips '
+        'here, whose scores then say little.'
+    )
 
 
 def _drawn_from(config: Config, train: ClipSource) -> ClipSource:

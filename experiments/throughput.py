@@ -4,6 +4,7 @@ Each table is a program of its own, because they need different packages:
     decode     clips from video files, against torchcodec, decord and opencv, where installed
     memory     of the process and its decoding workers over many clips
     prepare    `diffmavil prepare` against decoding alone
+    start      from command to first step, and the step at which the bucket changes
     step       the train step of each bucket, of MAViL and of DiffMAViL, on any device
     streaming  prepared shards into host batches, with the share of each stage
 """
@@ -18,6 +19,7 @@ TABLES = {
     'decode': 'experiments.decoding',
     'memory': 'experiments.decoding_memory',
     'prepare': 'experiments.preparing',
+    'start': 'experiments.starting',
     'step': 'experiments.stepping',
     'streaming': 'experiments.streaming',
 }

@@ -13,10 +13,13 @@ from diffmavil_jax import experiment
 from diffmavil_jax.config import from_dict, to_dict
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.clip import DataError
+from diffmavil_jax.data.sources import open_sources
+from diffmavil_jax.finetuning import classification_task
 from diffmavil_jax.inherit import inherit
 from diffmavil_jax.pretrained import load_params
 from diffmavil_jax.retrieving import retrieve
 from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.training.plan import make_plan
 from diffmavil_jax.workdir import open_workdir
 
 RATE = 16_000
@@ -108,7 +111,7 @@ def test_a_pretrained_network_learns_classes(tiny, dataset, pretrained, tmp_path
     assert 'The run is complete' in capsys.readouterr().out
 
 
-def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp_path):
+def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp_path, capsys):
     config = finetuning(
         tiny,
         dataset,
@@ -122,6 +125,11 @@ def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp
     jax.tree.map(np.testing.assert_array_equal, ours['encoder_audio'], theirs['encoder_audio'])
     assert 'encoder_video' not in ours and 'fusion' not in ours
     assert np.abs(ours['head']['kernel']).max() > 0
+    assert 'trained on labels' not in capsys.readouterr().out
+
+    again = finetuning(tiny, dataset, init=str(tmp_path), finetune={'modality': 'audio'})
+    notes = classification_task(again, make_plan(again), open_sources(again), tmp_path).notes
+    assert any(f'{tmp_path} was itself trained on labels' in note for note in notes)
 
 
 def test_from_scratch_it_is_the_network_of_the_run_with_other_parameters(tiny, dataset, pretrained, tmp_path):
