@@ -21,6 +21,13 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).parents[1]
 _POLL_S = 0.002
 _AROUND = 5  # steps before and after the change
+# A line for every step, and nothing between two steps that is not one.
+_FLAGS = (
+    '--config.train.log_every_samples=1',
+    '--config.evaluation.every_samples=1000000000',
+    '--config.checkpoint.every_samples=1000000000',
+    '--config.checkpoint.every_minutes=1000000',
+)
 
 
 def main() -> None:
@@ -47,9 +54,7 @@ def run(config: str, workdir: pathlib.Path, flags: list[str]) -> tuple[float, li
     """Seconds to the first line and of each later step, and which of these begins the second bucket."""
     command = [sys.executable, 'main.py', f'--config={config}', f'--workdir={workdir}', *flags]
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, '--config.train.log_every_samples=1'], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([*command, *_FLAGS], cwd=ROOT, stdout=subprocess.DEVNULL)
     times: list[float] = []
     ratios: list[float] = []
     try:
