@@ -1,5 +1,6 @@
 """`python main.py` as a user starts it: whole runs, kills, and mistakes."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -12,6 +13,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from diffmavil_jax.config import from_dict
+from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.training.plan_table import plan_table
 
 ROOT = pathlib.Path(__file__).parents[1]
 VARIANTS = ('demo', 'demo_long', 'folder', 'audioset', 'vggsound')
@@ -252,15 +257,24 @@ def test_told_to_stop_while_it_compiles_it_exits_with_0_at_once(tiny_flags, tmp_
 @pytest.mark.parametrize('method', ['diffmavil', 'mavil'])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_every_variant_plans(method, variant):
-    done = main('--plan', config=f'configs/{method}.py:{variant}')
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f'{method}_{variant}: ')
-    assert 'first sample' in done.stdout
-    assert ' total ' in done.stdout
-    rows = [line for line in done.stdout.splitlines() if line.rstrip().endswith(' %')]
+    config = from_dict(importlib.import_module(f'configs.{method}').get_config(variant).to_dict())
+    table = plan_table(config.name, make_plan(config), config.audio.num_tokens, config.video_tokens)
+    assert table.startswith(f'{method}_{variant}: ')
+    assert 'first sample' in table
+    assert ' total ' in table
+    rows = [line for line in table.splitlines() if line.rstrip().endswith(' %')]
     assert len(rows) >= (3 if method == 'diffmavil' else 2)
-    assert 'MACs' in done.stdout
-    assert 'Memory: ' in done.stdout and 'Time: ' in done.stdout
+
+
+def test_a_plan_tells_memory_and_time_and_runs_nothing(tmp_path):
+    workdir = tmp_path / 'run'
+    done = main('--plan', f'--workdir={workdir}', config='configs/diffmavil.py')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('diffmavil_demo: 2 buckets') and 'MACs' in done.stdout
+    # 2.17 M parameters, in float32, with two moments and a gradient each.
+    assert 'Memory: 2.17 M parameters; 34.7 MB of state and gradients' in done.stdout
+    assert 'Time: 7.15 T operations' in done.stdout and 'v5e' in done.stdout
+    assert not workdir.exists()
 
 
 def test_help_lists_the_variants():

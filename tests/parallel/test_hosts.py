@@ -163,21 +163,26 @@ def test_one_process_goes_on_where_two_stopped(stopped, alone, whole):
     assert logged[SAMPLES]['loss'] == pytest.approx(whole[1][SAMPLES]['loss'], rel=1e-5)
 
 
-def test_when_one_is_killed_the_other_ends_and_the_same_command_goes_on(start, alone, whole, tmp_path):
+def test_when_one_is_killed_the_other_ends_and_the_same_command_goes_on(start, whole, tmp_path):
     often = f'--config.checkpoint.every_samples={LOGGED}'
-    group = start(tmp_path / 'run', often)
-    wait_for_lines(tmp_path / 'run', group, 3)
+    workdir = tmp_path / 'run'
+    group = start(workdir, often)
+    wait_for_lines(workdir, group, 2)
     group[1].kill()
     ended, said = codes(group)
     assert ended[0] not in (0, 2) and ended[1] == -signal.SIGKILL, said
-    ended, said = codes(start(tmp_path / 'run', often))
+    before = lines(workdir)[-1]['samples']
+    group = start(workdir, often)
+    wait_for_lines(workdir, group, before // LOGGED + 3)
+    group[0].send_signal(signal.SIGTERM)
+    ended, said = codes(group)
     assert ended == [0, 0], said
-    assert re.search(r'Resum\w+ .*clip (40|80|120|160)\b', said[0]), said
-    store = CheckpointStore(tmp_path / 'run' / 'checkpoints', keep_latest=1, keep_best=0, best_metric='')
-    state, _ = store.restore(alone[0].abstract)
-    store.close()
-    assert int(state.samples_seen) == SAMPLES
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, whole[0].params)
+    assert 'Resuming at clip ' in said[0], said
+    after = [line for line in lines(workdir) if line['samples'] > before and line['samples'] in whole[1]]
+    assert len(after) >= 3
+    for line in after:
+        for name in ('loss', 'inter', 'gradient_norm'):
+            assert line[name] == pytest.approx(whole[1][line['samples']][name], rel=1e-5), (line, name)
 
 
 def test_alone_it_reads_whole_batches_and_fetches_what_it_put():
