@@ -136,8 +136,8 @@ def run(config: Config, topology: str, say: Callable[[str], None] = lambda text:
         topology,
         chip,
         dict(mesh.shape),
-        _held(program.abstract.params),
-        _held(program.abstract.opt_state),
+        held(program.abstract.params),
+        held(program.abstract.opt_state),
         buckets,
     )
 
@@ -208,7 +208,7 @@ def compile_step(program: Program, bucket: Bucket, index: int, chips: int) -> Co
     )
 
 
-def _held(tree: Any) -> int:
+def held(tree: Any) -> int:
     """Bytes on one device of arrays with shardings."""
     leaves = jax.tree.leaves(tree)
     return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)

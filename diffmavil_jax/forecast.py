@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import jax
 
 from diffmavil_jax.accounting.chips import TPUS
-from diffmavil_jax.compile_for import program_without_data
+from diffmavil_jax.compile_for import held, program_without_data
 from diffmavil_jax.config import Config, ParallelConfig
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.training.plan import Plan
@@ -22,7 +21,7 @@ def forecast(config: Config, plan: Plan) -> str:
     alone = dataclasses.replace(config, parallel=ParallelConfig(processes=1))
     state = program_without_data(alone, plan, make_mesh(alone.parallel, jax.devices()[:1])).abstract
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    nbytes = _nbytes(state) + _nbytes(state.params)  # and the gradients
+    nbytes = held(state) + held(state.params)  # and the gradients
     operations = 2 * 3 * plan.macs
     times = ', '.join(
         f'{chip.kind} {_spell_time(operations / (_UTILIZATION * chip.flops))}' for chip in TPUS.values()
@@ -33,10 +32,6 @@ def forecast(config: Config, plan: Plan) -> str:
         f'Time: {metric(operations)} operations (two for each MAC, the backward pass twice the forward). '
         f'One chip, at {_UTILIZATION:.0%} of its peak: {times}; N chips an N-th of it.'
     )
-
-
-def _nbytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _spell_time(seconds: float) -> str:

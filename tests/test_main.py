@@ -264,6 +264,7 @@ def test_every_variant_plans(method, variant):
     assert ' total ' in table
     rows = [line for line in table.splitlines() if line.rstrip().endswith(' %')]
     assert len(rows) >= (3 if method == 'diffmavil' else 2)
+    assert 'MACs' in table
 
 
 def test_a_plan_tells_memory_and_time_and_runs_nothing(tmp_path):

@@ -135,7 +135,9 @@ class PretrainingModel(nn.Module):
         """All tokens of whole clips after fusion, without class tokens, float32."""
         return {m: x.astype(jnp.float32) for m, x in self._of_whole_clips(patches)[1].items()}
 
-    def _of_whole_clips(self, patches: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], ...]:
+    def _of_whole_clips(
+        self, patches: dict[str, jax.Array]
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """The tokens of each modality, and, where both are there, its patches' after fusion."""
         tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
         latents = self._fuse(tokens) if len(tokens) == len(MODALITIES) else {}

@@ -36,7 +36,8 @@ def join(config: ParallelConfig) -> None:
     if not importlib.util.find_spec('libtpu'):
         # On CPUs XLA runs collectives of a step at once that do not depend on each other, and processes
         # then take one for another: wrong sums, or an abort with "collective mismatch".
-        _add_xla_flag('--xla_cpu_enable_concurrency_optimized_scheduler=false')
+        flag = '--xla_cpu_enable_concurrency_optimized_scheduler=false'
+        os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
     named = (config.coordinator, config.processes, config.process) if config.coordinator else ()
     try:
         jax.distributed.initialize(*named)
@@ -49,10 +50,6 @@ def join(config: ParallelConfig) -> None:
             f'config.parallel.coordinator: {where} was not reached by all processes ({error}). '
             f'config.parallel.processes=1 runs on this host alone.'
         ) from error
-
-
-def _add_xla_flag(flag: str) -> None:
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
 
 
 def leave() -> None:
