@@ -63,8 +63,9 @@ def test_a_playlist_opens_no_other_file(tmp_path, monkeypatch, kind, suffix, as_
 
 def test_a_movie_that_refers_to_another_file_does_not_open_it(tmp_path):
     """QuickTime's data references: the pictures of this movie are in another file."""
-    secret = write(tmp_path / 'secret.mov', [grey(20)] * 16, tone_from(0, 2))
-    film = write(tmp_path / 'film.mov', [grey(2)] * 16, tone_from(0, 2))
+    raw = {'codec': 'rawvideo', 'pix_fmt': 'rgb24'}  # the index of one file fits the other
+    secret = write(tmp_path / 'secret.mov', [grey(20)] * 16, tone_from(0, 2), **raw)
+    film = write(tmp_path / 'film.mov', [grey(2)] * 16, tone_from(0, 2), **raw)
     name = str(secret).encode()
     alias = bytes(150) + struct.pack('>hh', 2, len(name)) + name + bytes(len(name) % 2)
     alias += struct.pack('>hh', -1, 0)
