@@ -9,6 +9,7 @@ FLAGS = (
     '--xla_force_host_platform_device_count=8',
     '--xla_backend_optimization_level=0',
     '--xla_cpu_use_fusion_emitters=false',
+    '--xla_cpu_enable_concurrency_optimized_scheduler=false',  # see parallel/hosts.py
 )
 
 flags = os.environ.get('XLA_FLAGS', '')

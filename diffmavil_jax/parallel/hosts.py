@@ -26,18 +26,19 @@ def join(config: ParallelConfig) -> None:
     Raises:
         ConfigError: the others can't be reached.
     """
-    devices = re.search(r'host_platform_device_count=(\d+)', os.environ.get('XLA_FLAGS', ''))
-    if devices:
-        # Fake devices of a CPU wait for each other in threads of one pool. XLA makes as many as there
-        # are cores, or as this variable says; with fewer than devices they wait for ever.
-        os.environ.setdefault('NPROC', str(max(os.cpu_count() or 1, 2 * int(devices[1]))))
-    if config.processes == 1:
-        return
-    if not importlib.util.find_spec('libtpu'):
-        # On CPUs XLA runs collectives of a step at once that do not depend on each other, and processes
-        # then take one for another: wrong sums, or an abort with "collective mismatch".
+    fake_devices = re.search(r'host_platform_device_count=(\d+)', os.environ.get('XLA_FLAGS', ''))
+    if fake_devices:
+        # They wait for each other in threads of one pool. XLA makes as many as there are cores, or as
+        # this variable says; with fewer than devices they wait for ever.
+        os.environ.setdefault('NPROC', str(max(os.cpu_count() or 1, 2 * int(fake_devices[1]))))
+    if (fake_devices or config.processes != 1) and not importlib.util.find_spec('libtpu'):
+        # On CPUs XLA runs collectives of a step at once that do not depend on each other. Processes then
+        # take one for another: wrong sums, or an abort with "collective mismatch"; fake devices have too
+        # few threads for two at a time, and wait for ever.
         flag = '--xla_cpu_enable_concurrency_optimized_scheduler=false'
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
+    if config.processes == 1:
+        return
     named = (config.coordinator, config.processes, config.process) if config.coordinator else ()
     try:
         jax.distributed.initialize(*named)
