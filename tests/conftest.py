@@ -111,6 +111,21 @@ def tiny():
     return make
 
 
+@pytest.fixture(scope='module')
+def one_device():
+    """Runs that a test starts in its own process have one of the devices, which takes half the time."""
+    import jax
+
+    from diffmavil_jax import experiment
+    from diffmavil_jax.parallel.mesh import make_mesh
+    from experiments import cells
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (experiment, cells):
+            patch.setattr(module, 'make_mesh', lambda parallel: make_mesh(parallel, jax.devices()[:1]))
+        yield
+
+
 @pytest.fixture(scope='session')
 def make_pretrainer():
     """Makes program and batches of a pretraining config on some clips and devices, without evaluation."""

@@ -22,6 +22,8 @@ from diffmavil_jax.training.checkpoint import CheckpointStore
 from diffmavil_jax.training.plan import make_plan
 from diffmavil_jax.workdir import open_workdir
 
+pytestmark = pytest.mark.usefixtures('one_device')
+
 RATE = 16_000
 FOLDS = ('fold1', 'fold2', 'fold3')
 
@@ -55,7 +57,7 @@ def dataset(tmp_path_factory, write_prepared):
 def pretrained(tiny, make_pretrainer, tmp_path_factory):
     """The workdir of a run that has made no step yet: its evaluation and report are not needed."""
     directory = open_workdir(tmp_path_factory.mktemp('pretrained') / 'run', tiny(), overwrite=False)
-    program, _ = make_pretrainer(tiny(), (), jax.devices())
+    program, _ = make_pretrainer(tiny(), (), jax.devices()[:1])
     store = CheckpointStore(directory.path / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
     store.save(0, program.init(), {}, block=True)
     store.close()

@@ -14,6 +14,8 @@ from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.pretrained import load_params
 from diffmavil_jax.teaching import make_objective
 
+pytestmark = pytest.mark.usefixtures('one_device')
+
 
 def train(config, workdir):
     experiment.run(config, workdir=str(workdir), overwrite=False, command='test', started=0.0)
@@ -33,7 +35,11 @@ def student(teacher, tmp_path_factory):
     """A finished student of it."""
     config, run = teacher
     config = dataclasses.replace(
-        config, objective='stage2', teacher=str(run), train=dataclasses.replace(config.train, samples=32)
+        config,
+        objective='stage2',
+        teacher=str(run),
+        train=dataclasses.replace(config.train, samples=32),
+        checkpoint=dataclasses.replace(config.checkpoint, every_samples=16),
     )
     workdir = tmp_path_factory.mktemp('student')
     train(config, workdir)
@@ -58,13 +64,14 @@ def test_a_student_is_trained_and_the_teacher_kept(teacher, student):
 
 def test_a_student_resumes_exactly(student, tmp_path):
     config, workdir = student
-    often = dataclasses.replace(config, checkpoint=dataclasses.replace(config.checkpoint, every_samples=16))
-    train(often, tmp_path)
     # Back to the checkpoint in the middle, as after a kill.
-    shutil.rmtree(tmp_path / 'checkpoints' / '32')
-    shutil.rmtree(tmp_path / 'report')
-    train(often, tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path)[0], load_params(workdir)[0])
+    again = tmp_path / 'run'
+    shutil.copytree(workdir, again)
+    shutil.rmtree(again / 'checkpoints' / '32')
+    assert [path.name for path in (again / 'checkpoints').iterdir()] == ['16']
+    shutil.rmtree(again / 'report')
+    train(config, again)
+    jax.tree.map(np.testing.assert_array_equal, load_params(again)[0], load_params(workdir)[0])
 
 
 def test_a_student_may_teach(student, tmp_path):

@@ -12,6 +12,8 @@ from scipy import stats
 from diffmavil_jax.training.plan import make_plan
 from experiments import ablations, cells, intervals, quality
 
+pytestmark = pytest.mark.usefixtures('one_device')
+
 
 def options(**changes):
     values = {
