@@ -65,7 +65,7 @@ class CheckpointStore:
         self._unreadable: set[int] = set()
         self._failure = ''
         best = _BestN(keep_best if best_metric is not None else 0, self._scores)
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             _absolute(directory),
             item_handlers={
                 'state': ocp.StandardCheckpointHandler(),
@@ -285,6 +285,18 @@ class CheckpointStore:
         for samples in self._unreadable:
             self._scores.pop(samples, None)
         self._unreadable.clear()
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves notices of preemption to the loop.
+
+    JAX makes all hosts stop one after the highest number that any of them asked with. Orbax asks in
+    each save with its own, the samples seen: a notice just after it was for a step that never came.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
