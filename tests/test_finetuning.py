@@ -16,6 +16,7 @@ from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.finetuning import classification_task
 from diffmavil_jax.inherit import inherit
+from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.pretrained import load_params
 from diffmavil_jax.retrieving import retrieve
 from diffmavil_jax.training.checkpoint import CheckpointStore
@@ -91,7 +92,8 @@ def summary_of(workdir):
     return json.loads((pathlib.Path(workdir) / 'report' / 'summary.json').read_text())
 
 
-def test_a_pretrained_network_learns_classes(tiny, dataset, pretrained, tmp_path, capsys):
+def test_a_pretrained_network_learns_classes(tiny, dataset, pretrained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(experiment, 'make_mesh', make_mesh)  # of all devices
     config = finetuning(
         tiny, dataset, init=pretrained, finetune={'average_decay': 0.9, 'select': 'best', 'mixup_rate': 0.2}
     )

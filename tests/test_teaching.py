@@ -14,8 +14,6 @@ from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.pretrained import load_params
 from diffmavil_jax.teaching import make_objective
 
-pytestmark = pytest.mark.usefixtures('one_device')
-
 
 def train(config, workdir):
     experiment.run(config, workdir=str(workdir), overwrite=False, command='test', started=0.0)
@@ -23,7 +21,7 @@ def train(config, workdir):
 
 @pytest.fixture(scope='module')
 def teacher(tiny, tmp_path_factory):
-    """A finished stage-1 run."""
+    """A finished stage-1 run, on all devices."""
     workdir = tmp_path_factory.mktemp('teacher')
     config = tiny(train={'samples': 16}, masking={'curriculum': 'none'}, batch={'rule': 'fixed'})
     train(config, workdir)
@@ -31,8 +29,8 @@ def teacher(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def student(teacher, tmp_path_factory):
-    """A finished student of it."""
+def student(teacher, one_device, tmp_path_factory):
+    """A finished student of it, on one device."""
     config, run = teacher
     config = dataclasses.replace(
         config,

@@ -125,8 +125,8 @@ def _mel(hz: float | np.ndarray) -> np.ndarray:
 
 def _frames(sound: Float[Array, 'b samples'], window: int, hop: int) -> Float[Array, 'b t window']:
     """Put together from slices of a hop each: a gather of single samples takes longer."""
-    count = 1 + (sound.shape[-1] - window) // hop
+    count = max(0, 1 + (sound.shape[-1] - window) // hop)
     parts = -(-window // hop)
-    sound = jnp.pad(sound, ((0, 0), (0, parts * hop)))
-    slices = [sound[:, k * hop : (k + count) * hop].reshape(-1, count, hop) for k in range(parts)]
+    sound = jnp.pad(sound, ((0, 0), (0, parts * hop - window)))
+    slices = [sound[:, k * hop : (k + count) * hop].reshape(len(sound), count, hop) for k in range(parts)]
     return jnp.concatenate(slices, axis=-1)[..., :window]

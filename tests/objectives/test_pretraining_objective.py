@@ -278,8 +278,11 @@ def test_no_term_is_taken_of_what_a_clip_lacks(batch):
 def test_the_inter_modal_term_may_be_the_mean_over_both_views(batch):
     config = change(loss={'second_view': True})
     alone, both = (PretrainingObjective(c) for c in (config, change(config, loss={'inter_both_views': True})))
-    params = nn.unbox(jax.jit(lambda key: alone.init(key, batch, COUNTS))(jax.random.key(0)))['params']
-    one, two = (jax.jit(lambda params, o=o: o.loss(params, batch, COUNTS)[1])(params) for o in (alone, both))
+    params = random_params(alone, batch, COUNTS)
+    one, two = (
+        jax.jit(lambda b, o=o: o.loss(params, b, COUNTS)[1], compiler_options=QUICK)(batch)
+        for o in (alone, both)
+    )
     views = alone._with_second_views(
         alone.views(to_patches(batch, config), batch['position'], COUNTS), batch['position'], COUNTS
     )

@@ -55,11 +55,13 @@ def start(config):
         for name, x in fields.items()
     ]
     flags_of_xla = re.sub('device_count=[0-9]+', 'device_count=2', os.environ['XLA_FLAGS'])
+    # That collectives must not be concurrent is for main.py to know.
+    flags_of_xla = ' '.join(flag for flag in flags_of_xla.split() if 'concurrency_optimized' not in flag)
     started = []
 
-    def start(workdir, *more):
+    def start(workdir):
         flags_of_all = [
-            f'--workdir={workdir}', *flags, *more, '--config.parallel.processes=2',
+            f'--workdir={workdir}', *flags, '--config.parallel.processes=2',
             f'--config.parallel.coordinator=localhost:{free_port()}',
         ]  # fmt: skip
         group = [
@@ -145,7 +147,7 @@ def interrupted(start, tmp_path_factory):
     group[1].kill()
     killed, before = codes(group), lines(workdir)[-1]['samples']
     group = start(workdir)
-    wait_for_lines(workdir, group, before // LOGGED + 2)
+    wait_for_lines(workdir, group, before // LOGGED + 3)
     group[1].send_signal(signal.SIGTERM)
     return Interrupted(workdir, killed, codes(group), before)
 
@@ -161,14 +163,14 @@ def test_the_same_command_goes_on_and_both_stop_when_one_is_told_to(interrupted)
     assert 'Resuming at clip ' in said[0], said
     assert 'Stopped and saved' in said[0] and 'Stopped' not in said[1]
     seen = max(int(p.name) for p in (interrupted.workdir / 'checkpoints').iterdir() if p.name.isdigit())
-    assert interrupted.resumed_after + LOGGED <= seen < SAMPLES
+    assert interrupted.resumed_after + 3 * LOGGED <= seen < SAMPLES
     assert lines(interrupted.workdir)[-1]['samples'] == seen
 
 
 def test_two_processes_compute_what_one_does(interrupted, whole):
     logged = [line for line in lines(interrupted.workdir) if line['samples'] in whole[1]]
-    assert len([line for line in logged if line['samples'] > interrupted.resumed_after]) >= 2
-    assert len(logged) >= 4
+    assert len([line for line in logged if line['samples'] > interrupted.resumed_after]) >= 3
+    assert len(logged) >= 5
     for line in logged:
         for name in ('loss', 'inter', 'audio', 'video', 'gradient_norm'):
             assert line[name] == pytest.approx(whole[1][line['samples']][name], rel=1e-5), (line, name)
