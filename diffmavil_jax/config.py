@@ -693,6 +693,11 @@ class Config:
         return self.data.frames // self.video.patch_frames, side, side
 
     @property
+    def grids(self) -> dict[str, tuple[int, ...]]:
+        """The grid of the tokens of each modality."""
+        return {'audio': self.audio.grid, 'video': self.video_grid}
+
+    @property
     def video_tokens(self) -> int:
         return math.prod(self.video_grid)
 

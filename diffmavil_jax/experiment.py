@@ -113,7 +113,9 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
             _say(note)
 
         program = make_program(config, task, plan, mesh)
-        steps = CompiledSteps(program.lower, len(plan.buckets))
+        # Elsewhere there is memory for one state, and collectives have to run in the same order everywhere.
+        rehearse = mesh.size == 1 and mesh.devices.item().platform == 'cpu'
+        steps = CompiledSteps(program.lower, len(plan.buckets), rehearse=rehearse)
         with StopSignal() as stop, _stores(config, task, directory, output) as (store, writer):
             state, timings = _restore_or_init(program, steps, plan, task, store, directory)
             report = directory.path / 'report' / 'index.html'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data import labelled
 from diffmavil_jax.data.clip import ClipSource, DataError, Sources, require_modalities
 from diffmavil_jax.evaluation.classification import ClassifierSuite
+from diffmavil_jax.evaluation.held_out import Batch, extract, spread
+from diffmavil_jax.evaluation.probes import moments
 from diffmavil_jax.inherit import read_config
-from diffmavil_jax.models.classifier import NEW
+from diffmavil_jax.models.classifier import MOMENTS, NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
 from diffmavil_jax.pretrained import (
     check_start,
@@ -31,6 +34,8 @@ from diffmavil_jax.task import Task
 from diffmavil_jax.training.optimizer import layer_decay, make_optimizer
 from diffmavil_jax.training.plan import Plan
 from diffmavil_jax.training.state import TrainState
+
+_MOMENT_CLIPS = 2_048  # at most, that the moments of a probe's features are of
 
 
 def classification_task(config: Config, plan: Plan, sources: Sources, workdir: pathlib.Path) -> Task:
@@ -67,10 +72,10 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     )
 
     def start(state: TrainState) -> TrainState:
-        if not config.loaded:
-            return state
-        loaded = load_for(config, finetune.modalities)
-        return start_from(state, loaded, new=(*NEW, *new), run=config.loaded)
+        if config.loaded:
+            loaded = load_for(config, finetune.modalities)
+            state = start_from(state, loaded, new=(*NEW, MOMENTS, *new), run=config.loaded)
+        return _standardized(state, objective, train, options) if finetune.probe == 'linear' else state
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         del initial
@@ -133,6 +138,29 @@ def describe(config: Config, train: ClipSource, validation: ClipSource | None, t
         crop += f' with {config.data.frames} pictures'
     counts = ' and '.join([', '.join(parts[:-1]), parts[-1]])
     return f'{counts} of {len(train.label_names)} classes, {origin}; {crop} of each.'
+
+
+def _standardized(
+    state: TrainState, objective: ClassificationObjective, train: ClipSource, options: Mapping[str, int]
+) -> TrainState:
+    """The state with the moments of the features of training clips."""
+    features = jax.jit(objective.features)
+
+    def pooled(batch: Batch) -> dict[str, Any]:
+        inputs = {name: array for name, array in batch.items() if name != 'target'}
+        return {'pooled': features(state.params, inputs)}
+
+    chosen = spread(len(train), _MOMENT_CLIPS)
+    rows = extract({'features': pooled}, train, chosen, **options)['features']['pooled']
+    measured = dict(zip(('mean', 'deviation'), moments(rows), strict=True))
+
+    def placed(params: Any) -> Any:
+        old = params[MOMENTS]
+        new = {name: jax.device_put(measured[name].astype(x.dtype), x.sharding) for name, x in old.items()}
+        return {**params, MOMENTS: new}
+
+    average = None if state.average is None else placed(state.average)
+    return dataclasses.replace(state, params=placed(state.params), average=average)
 
 
 def _seen_before(config: Config) -> str:

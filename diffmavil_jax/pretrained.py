@@ -115,11 +115,8 @@ def _grids(config: Config, modalities: Collection[str]) -> dict[str, tuple[tuple
     if config.model.positions != 'stored' or not config.loaded:
         return {}
     run, missing = from_dict(read_config(config.loaded)), missing_parts(config.loaded)
-    grids = {
-        'audio': (run.audio.grid, config.audio.grid),
-        'video': (run.video_grid, config.video_grid),
-    }
-    return {f'encoder_{m}': grids[m] for m in modalities if f'encoder_{m}' not in missing}
+    present = (m for m in modalities if f'encoder_{m}' not in missing)
+    return {f'encoder_{m}': (run.grids[m], config.grids[m]) for m in present}
 
 
 def missing_parts(run: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from diffmavil_jax import experiment
 from diffmavil_jax.config import from_dict, to_dict
 from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data.clip import DataError
+from diffmavil_jax.data.pipeline import stack
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.finetuning import classification_task
 from diffmavil_jax.inherit import inherit
@@ -129,6 +130,11 @@ def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp
     jax.tree.map(np.testing.assert_array_equal, ours['encoder_audio'], theirs['encoder_audio'])
     assert 'encoder_video' not in ours and 'fusion' not in ours
     assert np.abs(ours['head']['kernel']).max() > 0
+    task = classification_task(config, make_plan(config), open_sources(config), tmp_path)
+    clips = stack([task.source[i] for i in range(len(task.source))])
+    features = jax.jit(task.objective.features)(ours, clips)
+    np.testing.assert_allclose(ours['feature_moments']['mean'], features.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(ours['feature_moments']['deviation'], features.std(axis=0), rtol=1e-3)
     assert 'trained on labels' not in capsys.readouterr().out
 
     again = finetuning(tiny, dataset, init=str(tmp_path), finetune={'modality': 'audio'})

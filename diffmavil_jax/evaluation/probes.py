@@ -42,7 +42,7 @@ class RidgeProbe:
         features = _finite(features, 'train features')
         if len(features) < 2:
             raise ValueError(f'A probe needs at least 2 train clips, not {len(features)}.')
-        self._mean, self._scale = _moments(features)
+        self._mean, self._scale = moments(features)
         u, s, vt = np.linalg.svd((features - self._mean) / self._scale, full_matrices=False)
         kept = s > np.max(s, initial=0.0) * max(features.shape) * np.finfo(np.float64).eps
         self._u, self._s, self._v = u[:, kept], s[kept], vt[kept].T
@@ -290,7 +290,7 @@ def _r2(
 ) -> float:
     # Scaled, so that one target's unit doesn't choose the strength for all. R^2 has no unit.
     train_targets = _finite(train_targets, 'train targets')
-    mean, scale = _moments(train_targets)
+    mean, scale = moments(train_targets)
     predicted = probe.predict((train_targets - mean) / scale, eval_features)
     eval_targets = _finite(eval_targets, 'held-out targets')
     varies = ~_is_constant(eval_targets)
@@ -301,7 +301,7 @@ def _r2(
     return float(np.mean(1 - unexplained))
 
 
-def _moments(x: Float[np.ndarray, 'n d']) -> tuple[Float[np.ndarray, ' d'], Float[np.ndarray, ' d']]:
+def moments(x: Float[np.ndarray, 'n d']) -> tuple[Float[np.ndarray, ' d'], Float[np.ndarray, ' d']]:
     """Mean and standard deviation of each column; 1 in place of the deviation of a constant one."""
     return x.mean(axis=0), np.where(_is_constant(x), 1.0, x.std(axis=0))
 

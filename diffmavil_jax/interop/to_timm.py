@@ -60,9 +60,8 @@ def timm_state(params: Mapping[str, Any], config: Config, modality: str) -> dict
         weight = vit.audio_convolution(kernel, config.audio.patch)
     else:
         weight = vit.folded_convolution(kernel, config.video.patch_frames, config.video.patch)
-    grids = {'audio': config.audio.grid, 'video': config.video_grid}
     stored = config.model.positions == 'stored'
-    table = encoder['positions'] if stored else sincos_table(grids[modality], config.model.vit.width)
+    table = encoder['positions'] if stored else sincos_table(config.grids[modality], config.model.vit.width)
     state = {
         'pos_embed': table[None],
         'patch_embed.proj.weight': weight,

@@ -15,6 +15,24 @@ from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.transformer import Attention, Compute, dense, layer_norm
 
 NEW = ('head', 'attentive')  # how the names of the parameters begin that pretraining does not have
+MOMENTS = 'feature_moments'  # of a linear probe: measured, not trained
+
+
+class Standardized(nn.Module):
+    """(x - mean) / deviation of each feature, with moments that nothing trains.
+
+    In a probe it is the batch norm without parameters of He et al. 2022 (appendix A.1). The encoder is
+    frozen, so that moments over all training clips can stand for running ones.
+    """
+
+    @nn.compact
+    def __call__(self, features: Float[Array, 'b d']) -> Float[Array, 'b d']:
+        def moment(name: str, init: nn.initializers.Initializer) -> Float[Array, ' d']:
+            partitioned = nn.with_logical_partitioning(init, ('embed',))
+            return jax.lax.stop_gradient(self.param(name, partitioned, features.shape[-1:]))
+
+        mean, deviation = moment('mean', nn.initializers.zeros), moment('deviation', nn.initializers.ones)
+        return (features - mean) / deviation
 
 
 class Classifier(nn.Module):
@@ -22,7 +40,8 @@ class Classifier(nn.Module):
 
     Encoders and fusion have the names and shapes that `PretrainingModel` gives them. Tokens are
     pooled by their mean without class tokens or, for an attentive probe, by the attention of one
-    learnt query for each modality. With both modalities the pooled features are concatenated.
+    learnt query for each modality. With both modalities the pooled features are concatenated. A linear
+    probe standardises them, others have a layer norm.
     """
 
     config: Config
@@ -59,9 +78,11 @@ class Classifier(nn.Module):
         if finetune.probe != 'none':
             tokens = jax.lax.stop_gradient(tokens)
         pooled = jnp.concatenate([self._pool(tokens[m][:, model.class_tokens :], m) for m in tokens], axis=-1)
-        normed = layer_norm('head_norm', compute.dtype)(pooled)
+        self.sow('intermediates', 'pooled', pooled)
+        linear = finetune.probe == 'linear'
+        norm = Standardized(name=MOMENTS) if linear else layer_norm('head_norm', compute.dtype)
         head = dense(self.num_classes, ('embed', 'classes'), 'head', compute.dtype, zeros=True)
-        return head(normed).astype(jnp.float32)
+        return head(norm(pooled)).astype(jnp.float32)
 
     def _pool(self, tokens: Float[Array, 'b k d'], modality: str) -> Float[Array, 'b d']:
         if self.config.finetune.probe != 'attentive':

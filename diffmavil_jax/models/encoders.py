@@ -68,7 +68,7 @@ def make_encoder(
     """The encoder of one modality of a run; for `time_step` see `Encoder`."""
     model = config.model
     return Encoder(
-        config.audio.grid if modality == 'audio' else config.video_grid,
+        config.grids[modality],
         model.vit.width,
         model.vit.depth,
         model.vit.heads,

@@ -55,7 +55,6 @@ class PretrainingModel(nn.Module):
     def setup(self) -> None:
         config, model = self.config, self.config.model
         compute = Compute.of(model)
-        grids = {'audio': config.audio.grid, 'video': config.video_grid}
         patch_dims = {'audio': config.audio.patch_dim, 'video': config.video.patch_dim}
         kinds = {'audio': model.audio_decoder, 'video': model.video_decoder}
         self.encoder = {m: make_encoder(config, m) for m in MODALITIES}
@@ -64,7 +63,7 @@ class PretrainingModel(nn.Module):
         self.fusion_norm = layer_norm('fusion_norm', compute.dtype)
         self.decoder = {
             m: Decoder(
-                grid=grids[m],
+                grid=config.grids[m],
                 target_dim=self.target_dim or patch_dims[m],
                 width=model.decoder_width,
                 depth=model.decoder_layers,

@@ -55,6 +55,12 @@ class ClassificationObjective:
         logits = self.logits(params, batch)
         return jax.nn.softmax(logits) if self.loss_name == 'softmax' else jax.nn.sigmoid(logits)
 
+    def features(self, params: Any, batch: Mapping[str, jax.Array]) -> Float[Array, 'b d']:
+        """What the linear layer classifies, before it is normed; of whole clips, as they are."""
+        patches = self._patches(batch)
+        _, sown = self.model.apply({'params': params}, patches, mutable='intermediates')
+        return sown['intermediates']['pooled'][0].astype(jnp.float32)
+
     def loss(
         self, params: Any, batch: Mapping[str, jax.Array], counts: Mapping[str, TokenCounts]
     ) -> tuple[Float[Array, ''], Metrics]:

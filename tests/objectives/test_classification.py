@@ -9,7 +9,9 @@ import optax
 import pytest
 
 from diffmavil_jax.models.classifier import NEW
+from diffmavil_jax.models.encoders import make_encoder
 from diffmavil_jax.objectives.classification import ClassificationObjective
+from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.training.plan import make_plan
 
@@ -88,6 +90,19 @@ def test_parameters_are_those_of_pretraining_and_a_head(tiny, modality):
     for name in params:
         if not name.startswith(NEW):
             chex.assert_trees_all_equal_shapes(params[name], pretrained[name])
+
+
+def test_a_linear_probe_classifies_the_standardised_mean_of_the_tokens(tiny):
+    objective, params, clips, _ = parts(tiny, probe='linear', modality='audio')
+    params['feature_moments']['deviation'] = np.abs(params['feature_moments']['deviation']) + 1
+    patches = to_patches({'waveform': clips['waveform']}, objective.config)['audio']
+    tokens = make_encoder(objective.config, 'audio').apply({'params': params['encoder_audio']}, patches)
+    mean = tokens[:, 1:].mean(axis=1)
+    np.testing.assert_allclose(jax.jit(objective.features)(params, clips), mean, rtol=1e-4, atol=1e-5)
+    moments, head = params['feature_moments'], params['head']
+    expected = (mean - moments['mean']) / moments['deviation'] @ head['kernel'] + head['bias']
+    logits = jax.jit(objective.logits)(params, clips)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('probe', ['linear', 'attentive'])

@@ -111,3 +111,20 @@ def test_a_released_step_is_forgotten():
     assert steps.get(0, lambda: False) is not first
     assert calls == [0, 0]
     steps.release(5)
+
+
+@pytest.mark.parametrize('rehearse', [False, True])
+def test_a_rehearsed_step_has_been_executed_on_zeros(rehearse):
+    seen = []
+
+    def step(state, batch):
+        jax.debug.callback(lambda x: seen.append(x.tolist()), batch['x'])
+        return state + batch['x'].sum()
+
+    shapes = jax.ShapeDtypeStruct((), 'float32'), {'x': jax.ShapeDtypeStruct((2,), 'int16')}
+    steps = CompiledSteps(lambda index: jax.jit(step, donate_argnums=0).lower(*shapes), 1, rehearse=rehearse)
+    compiled = steps.get(0, lambda: False)
+    jax.effects_barrier()
+    assert seen == [[0, 0]] * rehearse
+    state = jax.numpy.float32(1)
+    assert compiled(state, {'x': jax.numpy.array([2, 3], 'int16')}) == 6
