@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import common, diffmavil_cross
 
 _VISIBLE = 0.55  # times as many tokens as DiffMAViL sees
-_DECODED = 0.25
+_DECODED = 0.1
 
 
 def get_config(variant: str = 'demo') -> ConfigDict:

@@ -59,7 +59,9 @@ COMPARISONS = {
     'esc10': Comparison('esc10', ESC10 | _recipe(3_000, 2e-3, 16), 'ESC-10, folds 1 to 4, fine-tuned'),
     'esc10_probe': Comparison(
         'esc10',
-        ESC10 | {'finetune.probe': 'linear'} | _recipe(3_000, 2e-2, 16),
+        {'finetune.folds': ESC10['finetune.folds'], 'finetune.probe': 'linear', 'finetune.roll': False}
+        | {'finetune.spec_augment_time': 0, 'finetune.spec_augment_frequency': 0}
+        | _recipe(6_000, 1e-2, 8),
         'ESC-10, folds 1 to 4, frozen, linear probe',
     ),
     'digits': Comparison('spoken_digit', _recipe(16_000, 4e-3, 32), 'spoken digits, fine-tuned on all'),

@@ -40,7 +40,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     'curriculum': {'masking.curriculum': 'linear'},
     'adaptive batch': {'batch.rule': 'visible_tokens'},
     'cross-attention, audio': {'model.audio_decoder': 'cross'},
-    'a quarter of the masked decoded': {'model.decoded_fraction': 0.25},
+    'a tenth of the masked decoded': {'model.decoded_fraction': 0.1},
 }
 FAST = 'fast preset'
 
