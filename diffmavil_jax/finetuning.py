@@ -15,7 +15,7 @@ from diffmavil_jax.config_tree import ConfigError
 from diffmavil_jax.data import labelled
 from diffmavil_jax.data.clip import ClipSource, DataError, Sources, require_modalities
 from diffmavil_jax.evaluation.classification import ClassifierSuite
-from diffmavil_jax.evaluation.held_out import Batch, extract, spread
+from diffmavil_jax.evaluation.held_out import extract, spread
 from diffmavil_jax.evaluation.probes import moments
 from diffmavil_jax.inherit import read_config
 from diffmavil_jax.models.classifier import MOMENTS, NEW
@@ -75,7 +75,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         if config.loaded:
             loaded = load_for(config, finetune.modalities)
             state = start_from(state, loaded, new=(*NEW, MOMENTS, *new), run=config.loaded)
-        return _standardized(state, objective, train, options) if finetune.probe == 'linear' else state
+        return _standardized(state, objective, train, options) if MOMENTS in state.params else state
 
     def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
         del initial
@@ -145,13 +145,8 @@ def _standardized(
 ) -> TrainState:
     """The state with the moments of the features of training clips."""
     features = jax.jit(objective.features)
-
-    def pooled(batch: Batch) -> dict[str, Any]:
-        inputs = {name: array for name, array in batch.items() if name != 'target'}
-        return {'pooled': features(state.params, inputs)}
-
-    chosen = spread(len(train), _MOMENT_CLIPS)
-    rows = extract({'features': pooled}, train, chosen, **options)['features']['pooled']
+    functions = {'probe': lambda batch: {'features': features(state.params, batch)}}
+    rows = extract(functions, train, spread(len(train), _MOMENT_CLIPS), **options)['probe']['features']
     measured = dict(zip(('mean', 'deviation'), moments(rows), strict=True))
 
     def placed(params: Any) -> Any:

@@ -59,7 +59,8 @@ COMPARISONS = {
     'esc10': Comparison('esc10', ESC10 | _recipe(3_000, 2e-3, 16), 'ESC-10, folds 1 to 4, fine-tuned'),
     'esc10_probe': Comparison(
         'esc10',
-        {'finetune.folds': ESC10['finetune.folds'], 'finetune.probe': 'linear', 'finetune.roll': False}
+        ESC10
+        | {'finetune.probe': 'linear', 'finetune.roll': False}
         | {'finetune.spec_augment_time': 0, 'finetune.spec_augment_frequency': 0}
         | _recipe(6_000, 1e-2, 8),
         'ESC-10, folds 1 to 4, frozen, linear probe',
