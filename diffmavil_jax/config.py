@@ -588,6 +588,7 @@ class ParallelConfig:
     coordinator: str = ''  # host:port of process 0
     processes: int = 0
     process: int = -1
+    heartbeat_s: int = 100  # a process that is not heard of for so long is lost, and the others end
 
     def problems(self) -> Iterator[Problem]:
         sizes = {'data': self.data, 'fsdp': self.fsdp, 'tensor': self.tensor}
@@ -597,6 +598,7 @@ class ParallelConfig:
         if list(sizes.values()).count(-1) > 1:
             yield 'data', self.data, 'at most one axis of -1 among data, fsdp and tensor'
         yield from _at_least('processes', self.processes, 0)
+        yield from _at_least('heartbeat_s', self.heartbeat_s, 1)
         if self.coordinator and not re.fullmatch(r'.+:\d+', self.coordinator):
             yield 'coordinator', self.coordinator, 'HOST:PORT of process 0'
         if self.coordinator and self.processes < 1:

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 
 from diffmavil_jax.accounting.chips import TPUS
+from diffmavil_jax.accounting.macs import teacher_macs
 from diffmavil_jax.compile_for import held, program_without_data
 from diffmavil_jax.config import Config, ParallelConfig
 from diffmavil_jax.parallel.mesh import make_mesh
@@ -22,7 +23,8 @@ def forecast(config: Config, plan: Plan) -> str:
     state = program_without_data(alone, plan, make_mesh(alone.parallel, jax.devices()[:1])).abstract
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     nbytes = held(state) + held(state.params)  # and the gradients
-    operations = 2 * 3 * plan.macs
+    without_backward = teacher_macs(config) * plan.total_samples
+    operations = 2 * (3 * plan.macs - 2 * without_backward)
     times = ', '.join(
         f'{chip.kind} {_spell_time(operations / (_UTILIZATION * chip.flops))}' for chip in TPUS.values()
     )

@@ -10,9 +10,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from diffmavil_jax import experiment
+from diffmavil_jax.accounting.macs import macs_per_clip
 from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.forecast import forecast
 from diffmavil_jax.pretrained import load_params
 from diffmavil_jax.teaching import make_objective
+from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.training.plan_table import metric
 
 
 def train(config, workdir):
@@ -70,6 +74,17 @@ def test_a_student_resumes_exactly(student, tmp_path):
     shutil.rmtree(again / 'report')
     train(config, again)
     jax.tree.map(np.testing.assert_array_equal, load_params(again)[0], load_params(workdir)[0])
+
+
+def test_its_time_is_planned_without_a_backward_pass_of_the_teacher(student):
+    config, _ = student
+    plan = make_plan(config)
+    [bucket] = plan.buckets
+    parts = dataclasses.asdict(macs_per_clip(config, bucket.audio_tokens, bucket.video_tokens))
+    teacher = parts.pop('teacher')
+    assert teacher > 0
+    operations = 2 * plan.total_samples * (3 * sum(parts.values()) + teacher)
+    assert f'Time: {metric(operations)} operations' in forecast(config, plan)
 
 
 def test_a_student_may_teach(student, tmp_path):

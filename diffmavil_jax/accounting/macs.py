@@ -48,7 +48,7 @@ def macs_per_clip(config: Config, audio_visible: int, video_visible: int) -> Mac
         + _decoder_ends(config, decoded_audio, audio, config.audio.patch_dim)
         + _decoder_ends(config, decoded_video, video, config.video.patch_dim),
         second_view=sum(encoders) + patches_in if config.loss.second_view else 0,
-        teacher=_teacher(config) if config.objective == 'stage2' else 0,
+        teacher=teacher_macs(config),
     )
 
 
@@ -77,6 +77,18 @@ def classifier_macs(config: Config, audio_tokens: int, video_tokens: int) -> int
 def encoder_macs(width: int, depth: int, tokens: int, patch_dim: int, class_tokens: int = 1) -> int:
     """Forward multiply-accumulates of one uni-modal encoder over `tokens` patches and class tokens."""
     return _stack(depth, width, class_tokens + tokens) + tokens * patch_dim * width
+
+
+def teacher_macs(config: Config) -> int:
+    """Forward multiply-accumulates of a whole clip through the teacher of stage 2; 0 without one."""
+    if config.objective != 'stage2':
+        return 0
+    model, tokens = config.model, (config.audio.num_tokens, config.video_tokens)
+    encoders = (
+        encoder_macs(model.vit.width, model.vit.depth, count, patch_dim, model.class_tokens)
+        for count, patch_dim in zip(tokens, (config.audio.patch_dim, config.video.patch_dim), strict=True)
+    )
+    return sum(encoders) + _stack(model.fusion_layers, model.vit.width, sum(tokens) + 2 * model.class_tokens)
 
 
 def decoded_tokens(config: Config, tokens: int, visible: int) -> int:
@@ -118,15 +130,6 @@ def _decoder_ends(config: Config, decoded: int, memory: int, patch_dim: int) -> 
     noisy_patches = decoded * patch_dim * width if config.diffusion.enabled else 0
     target_dim = config.model.vit.width if config.objective == 'stage2' else patch_dim
     return memory * config.model.vit.width * width + noisy_patches + decoded * width * target_dim
-
-
-def _teacher(config: Config) -> int:
-    model, tokens = config.model, (config.audio.num_tokens, config.video_tokens)
-    encoders = (
-        encoder_macs(model.vit.width, model.vit.depth, count, patch_dim, model.class_tokens)
-        for count, patch_dim in zip(tokens, (config.audio.patch_dim, config.video.patch_dim), strict=True)
-    )
-    return sum(encoders) + _stack(model.fusion_layers, model.vit.width, sum(tokens) + 2 * model.class_tokens)
 
 
 def _stack(depth: int, width: int, tokens: int) -> int:

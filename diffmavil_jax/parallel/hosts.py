@@ -41,7 +41,7 @@ def join(config: ParallelConfig) -> None:
         return
     named = (config.coordinator, config.processes, config.process) if config.coordinator else ()
     try:
-        jax.distributed.initialize(*named)
+        jax.distributed.initialize(*named, heartbeat_timeout_seconds=config.heartbeat_s)
     except ValueError as error:
         if named or 'coordinator_address' not in str(error):
             raise

@@ -62,7 +62,7 @@ def start(config):
     def start(workdir):
         flags_of_all = [
             f'--workdir={workdir}', *flags, '--config.parallel.processes=2',
-            f'--config.parallel.coordinator=localhost:{free_port()}',
+            f'--config.parallel.coordinator=localhost:{free_port()}', '--config.parallel.heartbeat_s=15',
         ]  # fmt: skip
         group = [
             subprocess.Popen(
