@@ -39,9 +39,12 @@ def join(config: ParallelConfig) -> None:
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
     if config.processes == 1:
         return
-    named = (config.coordinator, config.processes, config.process) if config.coordinator else ()
+    named: dict[str, Any] = {}
+    if config.coordinator:
+        named = {'coordinator_address': config.coordinator}
+        named |= {'num_processes': config.processes, 'process_id': config.process}
     try:
-        jax.distributed.initialize(*named, heartbeat_timeout_seconds=config.heartbeat_s)
+        jax.distributed.initialize(**named, heartbeat_timeout_seconds=config.heartbeat_s)
     except ValueError as error:
         if named or 'coordinator_address' not in str(error):
             raise
