@@ -65,7 +65,12 @@ def finetune(config: Config, folder: pathlib.Path) -> Numbers:
         return known
     parts = [part for _, part in folds(config)] if config.finetune.folds else [config]
     scores = [_finetune_one(part) for part in parts]
-    return _keep(config, folder, {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]})
+    return _keep(config, folder, mean(scores))
+
+
+def mean(parts: list[Numbers]) -> Numbers:
+    """Of each number, over parts that all have it."""
+    return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
 
 
 def _finetune_one(config: Config) -> Numbers:

@@ -74,7 +74,7 @@ _SOUNDS = {
 }
 _FOLDS = ('fold1', 'fold2', 'fold3', 'fold4')
 _FINETUNED_AS = {'esc10': 'esc10', 'spoken_digit': 'digits_10'}  # in experiments.downstream
-# A score of few labels is that of its seed: two more change it by points. ESC-10 has the mean of four folds.
+# With few labels a fine-tuning's own seed moves its score by points; ESC-10 has the mean of four folds.
 _FINETUNINGS = {'generated': 3, 'esc10': 1, 'spoken_digit': 3}
 
 
@@ -147,7 +147,7 @@ def _measure(options: argparse.Namespace, method: str, seed: int) -> Numbers:
         )
         for again in range(_FINETUNINGS[options.dataset])
     ]
-    numbers |= {f'finetune/{name}': float(np.mean([part[name] for part in tuned])) for name in tuned[0]}
+    numbers |= {f'finetune/{name}': value for name, value in cells.mean(tuned).items()}
     if options.dataset != 'generated':
         numbers['frozen/top1'] = _probe(options, run)
     return numbers

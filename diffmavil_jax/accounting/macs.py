@@ -83,12 +83,7 @@ def teacher_macs(config: Config) -> int:
     """Forward multiply-accumulates of a whole clip through the teacher of stage 2; 0 without one."""
     if config.objective != 'stage2':
         return 0
-    model, tokens = config.model, (config.audio.num_tokens, config.video_tokens)
-    encoders = (
-        encoder_macs(model.vit.width, model.vit.depth, count, patch_dim, model.class_tokens)
-        for count, patch_dim in zip(tokens, (config.audio.patch_dim, config.video.patch_dim), strict=True)
-    )
-    return sum(encoders) + _stack(model.fusion_layers, model.vit.width, sum(tokens) + 2 * model.class_tokens)
+    return classifier_macs(config, config.audio.num_tokens, config.video_tokens)
 
 
 def decoded_tokens(config: Config, tokens: int, visible: int) -> int:

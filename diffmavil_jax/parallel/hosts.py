@@ -41,8 +41,11 @@ def join(config: ParallelConfig) -> None:
         return
     named: dict[str, Any] = {}
     if config.coordinator:
-        named = {'coordinator_address': config.coordinator}
-        named |= {'num_processes': config.processes, 'process_id': config.process}
+        named = {
+            'coordinator_address': config.coordinator,
+            'num_processes': config.processes,
+            'process_id': config.process,
+        }
     try:
         jax.distributed.initialize(**named, heartbeat_timeout_seconds=config.heartbeat_s)
     except ValueError as error:
