@@ -18,6 +18,7 @@ def get_config(variant: str = 'demo') -> ConfigDict:
     """The config of a variant; `help` lists them."""
     config = common.build('diffmavil_fast', variant, diffmavil_cross.techniques, __doc__ or '')
     config.model.decoded_fraction = _DECODED
+    config.model.class_token = False  # one of fifteen tokens, where few are visible; no feature is taken from it
     config.loss.inter_both_views = True
     config.batch.rule = 'fixed'
     if config.model.size == 'demo':

@@ -52,7 +52,7 @@ class Stage:
     Attributes:
         counted: multiply-accumulates of a step for each bucket, forward and backward.
         compile_s: of all buckets.
-        seconds: of the timed steps of each bucket.
+        seconds: of a step of each bucket, in each round.
     """
 
     name: str
@@ -79,8 +79,8 @@ def main() -> None:
     parser.add_argument('--scale', choices=VARIANTS, default='demo')
     parser.add_argument('--out', type=pathlib.Path)
     parser.add_argument('--time', action=argparse.BooleanOptionalAction, help='compile and time the steps')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--steps', type=int, default=4, help='timed in a row, of each bucket in each round')
+    parser.add_argument('--rounds', type=int, default=8)
+    parser.add_argument('--steps', type=int, default=8, help='timed in a row, of each bucket in each round')
     options = parser.parse_args()
     keep_freed_memory()  # as main.py does
     stages = make_stages(VARIANTS[options.scale])
@@ -129,8 +129,8 @@ def measure(stages: list[Stage], programs: list[Program], rounds: int, steps: in
     for _ in range(rounds):
         for i, stage in enumerate(stages):
             for bucket, step, seconds in zip(stage.plan.buckets, compiled[i], stage.seconds, strict=True):
-                states[i], new = timed_steps(step, states[i], batches[bucket.batch_size], steps)
-                seconds += new
+                states[i], mean = timed_steps(step, states[i], batches[bucket.batch_size], steps)
+                seconds.append(mean)
 
 
 def numbers(stages: list[Stage]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ METHODS = ('mavil', 'diffmavil')
 
 @dataclasses.dataclass
 class Timed:
-    """One bucket of one method, and how long its steps took."""
+    """One bucket of one method, and how long a step took in each round."""
 
     method: str
     bucket: Bucket
@@ -78,7 +78,7 @@ def main() -> None:
             states[entry.method], seconds = timed_steps(
                 entry.step, states[entry.method], entry.batch, options.steps
             )
-            entry.seconds += seconds
+            entry.seconds.append(seconds)
     rows = [describe(entry, peak) for entry in timed]
     print(table(rows))
     macs = {method: plan.macs / plan.total_samples for method, plan in plans.items()}
@@ -134,17 +134,19 @@ def random_batch(config: Config, size: int) -> dict[str, jax.Array]:
     return hosts.put_batch(batch, make_mesh(config.parallel))
 
 
-def timed_steps(step: Any, state: Any, batch: dict[str, jax.Array], steps: int) -> tuple[Any, list[float]]:
-    """The state after some steps, and their seconds, after one that is not timed."""
+def timed_steps(step: Any, state: Any, batch: dict[str, jax.Array], steps: int) -> tuple[Any, float]:
+    """The state after some steps, and the mean seconds of one, after one that is not timed.
+
+    Steps are dispatched ahead, as the training loop does it: what the host has to do for a step, it does
+    while the one before is computed.
+    """
     state, _ = step(state, batch)
     jax.block_until_ready(state)
-    seconds = []
+    began = time.perf_counter()
     for _ in range(steps):
-        began = time.perf_counter()
         state, _ = step(state, batch)
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - began)
-    return state, seconds
+    jax.block_until_ready(state)
+    return state, (time.perf_counter() - began) / steps
 
 
 def measure_peak(dtype: str) -> float:
