@@ -48,7 +48,7 @@ class Task:
     """
 
     objective: Objective
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     source: ClipSource
     batch: Mapping[str, tuple[tuple[int, ...], Any]]
     evaluate: Evaluator

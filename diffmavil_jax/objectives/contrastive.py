@@ -30,12 +30,14 @@ def info_nce(
     """
     left, right = _normalize(left), _normalize(right)
     logits = (left @ right.T) / temperature
-    diagonal = jnp.diagonal(logits)
+    own = jnp.eye(len(left), dtype=bool)
+    # Not jnp.diagonal: over several devices its gradient gathers inside a conditional, and nothing keeps
+    # XLA's CPU runtime from starting that beside another collective, in an order of each process's own.
+    diagonal = jnp.where(own, logits, 0.0).sum(axis=1)
     if present is not None:
-        both = (present[:, None] * present > 0) | jnp.eye(len(present), dtype=bool)
-        logits = jnp.where(both, logits, -jnp.inf)
+        logits = jnp.where((present[:, None] * present > 0) | own, logits, -jnp.inf)
     loss = (jax.nn.logsumexp(logits, axis=1) + jax.nn.logsumexp(logits, axis=0)) / 2 - diagonal
-    others = jnp.where(jnp.eye(logits.shape[0], dtype=bool), -jnp.inf, logits)
+    others = jnp.where(own, -jnp.inf, logits)
     return loss, diagonal > others.max(axis=1)
 
 

@@ -8,17 +8,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from diffmavil_jax.config import OptimizerConfig
 
 Scales = Callable[[Any], Any]  # from parameters to a factor of the learning rate for each
 
 
-def make_optimizer(config: OptimizerConfig, scales: Scales | None = None) -> optax.GradientTransformation:
-    """AdamW (Loshchilov and Hutter 2019) up to the learning rate, which the step multiplies in."""
+def make_optimizer(
+    config: OptimizerConfig, scales: Scales | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """AdamW (Loshchilov and Hutter 2019) up to the learning rate, which the step multiplies in.
+
+    Its update is told whether the gradients are `finite`: if not, it leaves its state as it was.
+    """
     parts = [
-        optax.scale_by_adam(config.b1, config.b2, config.epsilon),
+        _scale_by_adam(config.b1, config.b2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask=_is_kernel),
     ]
     if config.clip_norm > 0:
@@ -26,6 +31,36 @@ def make_optimizer(config: OptimizerConfig, scales: Scales | None = None) -> opt
     if scales is not None:
         parts.append(optax.stateless(lambda u, params: jax.tree.map(jnp.multiply, u, scales(params))))
     return optax.chain(*parts)
+
+
+def _scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_adam`, whose moments are selected before the update is computed from them.
+
+    If the caller selects the new state or the old one, both are needed until the update is there, and XLA
+    copies the moments that it could have overwritten: the whole update took a third longer on a CPU.
+    """
+
+    def update(
+        gradients: Any, state: optax.ScaleByAdamState, params: Any = None, *, finite: Bool[Array, '']
+    ) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        counted = optax.safe_increment(state.count)
+        mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(gradients, state.nu, b2, 2)
+        mu, nu, count = if_finite(finite, (mu, nu, counted), (state.mu, state.nu, state.count))
+        updates = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + epsilon),
+            optax.tree.bias_correction(mu, b1, counted),
+            optax.tree.bias_correction(nu, b2, counted),
+        )
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(optax.scale_by_adam(b1, b2, epsilon).init, update)
+
+
+def if_finite(finite: Bool[Array, ''], new: Any, old: Any) -> Any:
+    """The new values of a tree, or, where gradients were not finite, the old ones."""
+    return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
 
 def layer_decay(decay: float, depth: int, fusion_depth: int, new: tuple[str, ...], *, frozen: bool) -> Scales:

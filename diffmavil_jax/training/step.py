@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffmavil_jax.training.optimizer import if_finite
 from diffmavil_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
@@ -19,7 +20,7 @@ StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 def make_step(
     loss_function: LossFunction,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     learning_rate: Callable[[jax.Array], jax.Array],
     batch_size: int,
     *,
@@ -31,7 +32,7 @@ def make_step(
     Args:
         loss_function: from (parameters, batch) to the mean loss and its metrics; it is also given
             `frozen=` in a state that has such parameters.
-        optimizer: gives the update before the learning rate.
+        optimizer: gives the update before the learning rate; see `make_optimizer`.
         learning_rate: of samples seen; taken amid the batch.
         batch_size: clips in the (global) batch.
         parts: that a batch is computed in, one after the other; the gradients are their mean.
@@ -62,7 +63,8 @@ def make_step(
         (loss, metrics), gradients = compute(state.params, batch, **frozen)
         gradient_norm = optax.tree.norm(gradients)
         rate = learning_rate(state.samples_seen + batch_size // 2)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, finite=finite)
         params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
         average = state.average
         if average is not None:
@@ -70,11 +72,6 @@ def make_step(
             updates_seen = (state.samples_seen // batch_size + 1).astype(jnp.float32)
             decay = jnp.minimum(average_decay, updates_seen / (updates_seen + 10.0))
             average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
-        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-
-        def keep_if_finite(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
         one = jnp.float32(1)
         metrics |= {
             'gradient_norm': (gradient_norm, one),
@@ -83,10 +80,10 @@ def make_step(
         }
         return (
             TrainState(
-                params=keep_if_finite(params, state.params),
-                opt_state=keep_if_finite(opt_state, state.opt_state),
+                params=if_finite(finite, params, state.params),
+                opt_state=opt_state,
                 samples_seen=state.samples_seen + batch_size,
-                average=keep_if_finite(average, state.average),
+                average=if_finite(finite, average, state.average),
                 frozen=state.frozen,
             ),
             metrics,

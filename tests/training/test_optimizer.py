@@ -61,7 +61,7 @@ def test_only_kernels_decay_stacked_or_not():
     params = parameters()
     optimizer = make_optimizer(OptimizerConfig(weight_decay=0.1))
     zero = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params, finite=True)
     expected = jax.tree.map(
         lambda p, decays: 0.1 * p if decays else jnp.zeros_like(p), params, is_kernel(params)
     )
@@ -90,7 +90,7 @@ def test_adamw_is_that_of_optax(clip_norm):
     our_state, their_state = optimizer.init(ours), reference.init(theirs)
     for step in range(4):
         gradients = jax.tree.map(lambda p, s=step: jnp.sin(p + s), parameters(1))
-        updates, our_state = optimizer.update(gradients, our_state, ours)
+        updates, our_state = optimizer.update(gradients, our_state, ours, finite=True)
         ours = jax.tree.map(lambda p, u: p - rate * u, ours, updates)
         updates, their_state = reference.update(gradients, their_state, theirs)
         theirs = optax.apply_updates(theirs, updates)
@@ -126,7 +126,7 @@ class TestLayerDecay:
             OptimizerConfig(weight_decay=0.1), layer_decay(0.5, 2, 1, ('head',), frozen=True)
         )
         gradients = jax.tree.map(jnp.ones_like, params)
-        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params, finite=True)
         for name, part in updates.items():
             moves = {bool((leaf != 0).all()) for leaf in jax.tree.leaves(part)}
             assert moves == {name.startswith('head')}
