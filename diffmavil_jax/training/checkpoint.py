@@ -124,7 +124,6 @@ class CheckpointStore:
         """
         self._set_unreadable_aside()
         self.settle()
-        self._remove_halves()  # what a failed save left, or could not be removed then
         latest = self.latest()
         if latest is not None and samples < latest:
             raise ValueError(f'Checkpoint at {samples} samples: there is a later one, at {latest}.')
@@ -136,26 +135,31 @@ class CheckpointStore:
                 state=ocp.args.StandardSave(state),
                 metadata=ocp.args.JsonSave({'metadata': dict(metadata), 'metrics': metrics}),
             )
-            # Orbax may still hold one more error of a save that failed, and raise it in place of this save.
-            for _ in range(2 if self._failure else 1):
-                self._failure = ''
-                with self._noting_failure():
-                    self._manager.save(samples, args=items, force=True)
-                    if block:
-                        self.wait()
-                if not self._failure:
-                    break
+            self._failure = ''
+            with self._noting_failure():
+                self._manager.save(samples, args=items, force=True)
+            if block or self._failure:
+                self.settle()
         return is_new
 
     def settle(self) -> None:
-        """Returns when no checkpoint is being written, as `wait`, but only notes what went wrong."""
-        with self._noting_failure():
-            self.wait()
+        """Returns when no checkpoint is being written, as `wait`, but only notes what went wrong.
+
+        Half a checkpoint is removed: it would take more of what room is left.
+        """
+        settled = False
+        while not settled:  # a save can fail in several ways, and Orbax raises one at a time
+            with self._noting_failure():
+                self.wait()
+                settled = True
+        self._remove_halves()
 
     def failure(self) -> str:
         """Why the newest checkpoint was not written, as far as is known yet; empty if nothing is wrong."""
         with self._noting_failure():
             self._manager.check_for_errors()
+        if self._failure:
+            self.settle()
         return self._failure
 
     def restore(self, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
@@ -215,21 +219,19 @@ class CheckpointStore:
     def close(self) -> None:
         """Waits, then releases threads."""
         self.settle()
-        self._remove_halves()
         with self._noting_failure():
             self._manager.close()
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Storage may be full, or away for a while; half a checkpoint would take more of it."""
+        """Storage may be full, or away for a while; of several errors the first says why."""
         try:
             yield
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError) and not _STORAGE_ERROR.search(str(error)):
                 raise
-            self._failure = _first_line(error)
-            logging.warning('A checkpoint could not be written: %s', self._failure)
-            self._remove_halves()
+            self._failure = self._failure or _first_line(error)
+            logging.warning('A checkpoint could not be written: %s', _first_line(error))
 
     def _remove_halves(self) -> None:
         if jax.process_index() == 0:
@@ -288,15 +290,21 @@ class CheckpointStore:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves notices of preemption to the loop.
-
-    JAX makes all hosts stop one after the highest number that any of them asked with. Orbax asks in
-    each save with its own, the samples seen: a notice just after it was for a step that never came.
-    """
+    """Orbax's, but for two habits of it that end a run."""
 
     def reached_preemption(self, step: int) -> bool:
+        """Leaves notices of preemption to the loop.
+
+        JAX makes all hosts stop one after the highest number that any of them asked with. Orbax asks in
+        each save with its own, the samples seen: a notice just after it was for a step that never came.
+        """
         del step
         return False
+
+    def wait_until_finished(self) -> None:
+        """Waits for the arrays, too, after metadata could not be written."""
+        super().wait_until_finished()
+        self._wait_for_checkpointers()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -207,7 +207,8 @@ def test_a_full_disk_ends_no_run_and_what_it_refused_is_saved_later(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     chex.assert_trees_all_equal(host(state), uninterrupted[0])
     assert len(seen) >= 3
-    assert {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()} == {48, 64, 72}
+    saved = {int(path.name) for path in (tmp_path / 'checkpoints').iterdir()}
+    assert saved - {32} == {48, 64, 72}  # 32 is written in the background, perhaps after the third
     lines = [line['samples'] for line in read_metrics(tmp_path)]
     assert lines == sorted(set(lines)) and lines[-1] == 72 and 16 not in lines
 
