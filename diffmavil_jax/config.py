@@ -327,6 +327,8 @@ class MaskingConfig:
     end_ratio: float = 0.8  # also the fixed ratio when the curriculum is `none`
     buckets: int = 5  # distinct ratios, each compiled once; not stated in the abstract
     token_multiple: int = 1  # visible tokens are rounded to a multiple of this
+    # Visible tokens are drawn by the contrast of their patches to this power; 0, as in the papers: uniformly.
+    contrast_power: float = 0.0
 
     def problems(self) -> Iterator[Problem]:
         yield from _one_of('curriculum', self.curriculum, ('none', 'linear', 'cosine'))
@@ -334,6 +336,8 @@ class MaskingConfig:
         yield from _between('end_ratio', self.end_ratio, 0, 1)
         yield from _at_least('buckets', self.buckets, 1)
         yield from _at_least('token_multiple', self.token_multiple, 1)
+        if not 0 <= self.contrast_power <= 8:
+            yield 'contrast_power', self.contrast_power, 'a number from 0 to 8'
 
     @property
     def stretches(self) -> int:

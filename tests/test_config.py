@@ -174,6 +174,7 @@ ONE_FIELD = [
     ('masking.curriculum', 'steep', "one of 'none', 'linear', 'cosine'"),
     ('masking.buckets', 0, 'at least 1'),
     ('masking.token_multiple', 0, 'at least 1'),
+    ('masking.contrast_power', -0.5, 'from 0 to 8'),
     ('batch.rule', 'big', "one of 'fixed', 'visible_tokens', 'macs'"),
     ('batch.lr_scaling', 'cubic', "one of 'none', 'sqrt', 'linear'"),
     ('batch.size', 100, 'a positive multiple of batch.multiple (8)'),

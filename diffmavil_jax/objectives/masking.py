@@ -1,10 +1,12 @@
-"""Random masks of a static size (MAE: He et al. 2022, section 3)."""
+"""Masks of a static size: random (MAE: He et al. 2022, section 3), or drawn towards what varies."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
+
+_LEAST = 0.1  # a patch without any contrast weighs as one with a tenth of the clip's mean
 
 
 def random_masks(
@@ -18,6 +20,41 @@ def random_masks(
         visible: k.
         decoded: m, at most n - k; with m = n - k all masked tokens are decoded.
     """
-    scores = jax.vmap(lambda key: jax.random.uniform(key, (tokens,)))(keys)
-    order = jnp.argsort(scores, axis=1)
+    order = jnp.argsort(_uniform(keys, tokens), axis=1)
     return order[:, :visible], order[:, visible : visible + decoded]
+
+
+def contrast_masks(
+    keys: Key[Array, ' b'],
+    patches: Float[Array, 'b n p'],
+    power: float,
+    visible: int,
+    decoded: int,
+) -> tuple[Int[Array, 'b k'], Int[Array, 'b m']]:
+    """As `random_masks`, but a token is the likelier to be visible the more its patch varies.
+
+    Visible tokens are drawn one after the other, without replacement, each with a chance in proportion
+    to its weight (Efraimidis and Spirakis 2006, algorithm A): (s / mean(s) + 0.1)^power, where s is the
+    standard deviation of the values of a patch. All masked tokens are equally likely to be decoded.
+
+    Args:
+        keys: one for each clip.
+        patches: clean ones.
+        power: 0 draws uniformly.
+        visible: k.
+        decoded: m, at most n - k.
+    """
+    tokens = patches.shape[1]
+    contrast = patches.std(axis=2)
+    mean = jnp.maximum(contrast.mean(axis=1, keepdims=True), jnp.finfo(contrast.dtype).tiny)
+    weight = (contrast / mean + _LEAST) ** power
+    waits = -jnp.log1p(-_uniform(keys, tokens)) / weight
+    order = jnp.argsort(waits, axis=1)
+    masked = order[:, visible:]
+    others = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    drawn = jnp.argsort(_uniform(others, tokens - visible), axis=1)[:, :decoded]
+    return order[:, :visible], jnp.take_along_axis(masked, drawn, axis=1, mode='promise_in_bounds')
+
+
+def _uniform(keys: Key[Array, ' b'], tokens: int) -> Float[Array, 'b n']:
+    return jax.vmap(lambda key: jax.random.uniform(key, (tokens,)))(keys)

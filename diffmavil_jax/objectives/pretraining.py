@@ -16,7 +16,7 @@ from diffmavil_jax.models.pretraining import MODALITIES, Outputs, PretrainingMod
 from diffmavil_jax.objectives import diffusion
 from diffmavil_jax.objectives.contrastive import info_nce
 from diffmavil_jax.objectives.inputs import to_patches
-from diffmavil_jax.objectives.masking import random_masks
+from diffmavil_jax.objectives.masking import contrast_masks, random_masks
 from diffmavil_jax.objectives.randomness import clip_keys
 from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_error
 
@@ -74,7 +74,7 @@ class PretrainingObjective:
         targets_of: Targets,
     ) -> tuple[Float[Array, ''], Metrics]:
         patches, positions = to_patches(batch, self.config), batch['position']
-        views = self.views(patches, positions, counts)
+        views = self.views(patches, positions, counts, power=self.config.masking.contrast_power)
         if self.config.loss.second_view:
             views = self._with_second_views(views, positions, counts)
         outputs = self.model.apply({'params': params}, views)
@@ -107,6 +107,7 @@ class PretrainingObjective:
         *,
         timestep: int | None = None,
         view: str = 'first',
+        power: float = 0.0,
     ) -> dict[str, View]:
         """Masks, and diffused patches at the decoded places, for each modality.
 
@@ -116,12 +117,12 @@ class PretrainingObjective:
             counts: see `loss`.
             timestep: the same for every clip; drawn for each clip if None.
             view: names the random streams; another name draws another view.
+            power: of contrast in what is visible, see `contrast_masks`.
         """
         views = {}
         for modality in MODALITIES:
             clean, count = patches[modality], counts[modality]
-            keys = clip_keys(self.config.seed, f'{view} {modality} mask', positions)
-            visible, decoded = random_masks(keys, clean.shape[1], count.visible, count.decoded)
+            visible, decoded = self._masks(f'{view} {modality} mask', positions, clean, count, power)
             views[modality] = View(clean, visible, decoded)
             if self.config.diffusion.enabled:
                 steps = self._timesteps(positions, f'{view} {modality} timestep', timestep)
@@ -163,10 +164,19 @@ class PretrainingObjective:
         """Whether the second view passes fusion and decoders in the papers is unknown; here it does not."""
         result = {}
         for modality, view in views.items():
-            keys = clip_keys(self.config.seed, f'second {modality} mask', positions)
-            second, _ = random_masks(keys, view.patches.shape[1], counts[modality].visible, 0)
+            count = TokenCounts(counts[modality].visible, 0)
+            power = self.config.masking.contrast_power
+            second, _ = self._masks(f'second {modality} mask', positions, view.patches, count, power)
             result[modality] = dataclasses.replace(view, second=second)
         return result
+
+    def _masks(
+        self, stream: str, positions: jax.Array, patches: jax.Array, count: TokenCounts, power: float
+    ) -> tuple[Int[Array, 'b k'], Int[Array, 'b m']]:
+        keys = clip_keys(self.config.seed, stream, positions)
+        if power == 0:
+            return random_masks(keys, patches.shape[1], count.visible, count.decoded)
+        return contrast_masks(keys, patches, power, count.visible, count.decoded)
 
     def _inter_modal(
         self, pooled: Mapping[str, jax.Array], share: jax.Array | None

@@ -236,6 +236,29 @@ def test_views_differ_by_name_seed_and_position_and_can_fix_the_time_step(batch,
     )
 
 
+def test_training_sees_what_varies_and_evaluation_any_part(batch):
+    frames = np.full_like(batch['frames'], 128)
+    frames[:, 2:, 8:, 8:] = batch['frames'][:, 2:, 8:, 8:]  # the last of eight tokens
+    config = change(masking={'contrast_power': 8.0}, loss={'inter_both_views': True})
+    objective, uniform = PretrainingObjective(config), PretrainingObjective(CONFIG)
+    many = {name: np.repeat(value, 25, axis=0) for name, value in (batch | {'frames': frames}).items()}
+    many['position'] = np.arange(100, dtype=np.int32)
+    seen = {}
+
+    def apply(variables, views):
+        seen.update(views)
+        raise InterruptedError
+
+    objective.model = uniform.model = type('Model', (), {'apply': staticmethod(apply)})()
+    for one, expected in ((objective, 100), (uniform, 100 * 3 / 8)):
+        with pytest.raises(InterruptedError):
+            one.loss({}, many, COUNTS)
+        for ids in (seen['video'].visible, seen['video'].second):
+            assert (np.asarray(ids) == 7).sum() == pytest.approx(expected, abs=20)
+    views = [o.views(to_patches(many, config), many['position'], COUNTS) for o in (objective, uniform)]
+    jax.tree.map(np.testing.assert_array_equal, *views)
+
+
 def test_the_reconstruction_of_a_clip_does_not_depend_on_its_batch(batch):
     # Contrastive terms are of the whole batch. One batch size compiles once, whichever clips meet in it.
     objective = PretrainingObjective(change(loss={'second_view': False}))
