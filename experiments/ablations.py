@@ -24,6 +24,7 @@ from experiments.intervals import spell_mean
 Fields = dict[str, Any]
 
 _CROSS: Fields = {'model.audio_decoder': 'cross'}
+_FEW: Fields = {'masking.start_ratio': 0.9, 'masking.end_ratio': 0.8}
 # Table -> row -> the fields that it changes of configs/diffmavil.py; {} is that config itself.
 TABLES: dict[str, dict[str, Fields]] = {
     'mask ratio and its curriculum': {
@@ -31,8 +32,13 @@ TABLES: dict[str, dict[str, Fields]] = {
         'cosine, 0.75 to 0.5': {'masking.curriculum': 'cosine'},
         'fixed at 0.5': {'masking.curriculum': 'none', 'masking.end_ratio': 0.5},
         'fixed at 0.75': {'masking.curriculum': 'none', 'masking.end_ratio': 0.75},
-        'linear, 0.9 to 0.8': {'masking.start_ratio': 0.9, 'masking.end_ratio': 0.8},
+        'linear, 0.9 to 0.8': _FEW,
         'linear, 0.5 to 0.75': {'masking.start_ratio': 0.5, 'masking.end_ratio': 0.75},
+    },
+    'visible tokens drawn, 0.9 to 0.8': {
+        'uniformly': _FEW,
+        'by contrast': _FEW | {'masking.contrast_power': 1.0},
+        'by its square': _FEW | {'masking.contrast_power': 2.0},
     },
     'batch': {
         'batch x visible tokens constant, learning rate by square root (default)': {},
