@@ -117,7 +117,7 @@ def make_config(tiny):
     # update, but for a larger epsilon. The moments, which are the gradients, are compared as well.
     def make(data, fsdp, tensor):
         return tiny(
-            masking={'curriculum': 'none', 'end_ratio': 0.5},
+            masking={'curriculum': 'none', 'end_ratio': 0.5, 'contrast_power': 1.0},
             loss={'second_view': True, 'intra_weight': 0.5},
             optimizer={'learning_rate': 1e-4, 'warmup_samples': 0, 'epsilon': 1e-6},
             parallel={'data': data, 'fsdp': fsdp, 'tensor': tensor},
