@@ -25,7 +25,7 @@ def get_config(variant: str = 'demo') -> ConfigDict:
     if config.model.size == 'demo':
         config.batch.size = 3 * config.batch.size // 4  # a run of minutes has few steps
     masking = config.masking
-    masking.contrast_power = 1.0
+    masking.contrast_power = 1.0  # few tokens should not be spent on what is nearly constant
     masking.start_ratio, masking.end_ratio = (
         1 - _VISIBLE * (1 - ratio) for ratio in (masking.start_ratio, masking.end_ratio)
     )

@@ -162,10 +162,9 @@ class PretrainingObjective:
         self, views: dict[str, View], positions: jax.Array, counts: Mapping[str, TokenCounts]
     ) -> dict[str, View]:
         """Whether the second view passes fusion and decoders in the papers is unknown; here it does not."""
-        result = {}
+        result, power = {}, self.config.masking.contrast_power
         for modality, view in views.items():
-            count = TokenCounts(counts[modality].visible, 0)
-            power = self.config.masking.contrast_power
+            count = dataclasses.replace(counts[modality], decoded=0)
             second, _ = self._masks(f'second {modality} mask', positions, view.patches, count, power)
             result[modality] = dataclasses.replace(view, second=second)
         return result

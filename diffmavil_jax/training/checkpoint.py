@@ -147,11 +147,10 @@ class CheckpointStore:
 
         Half a checkpoint is removed: it would take more of what room is left.
         """
-        settled = False
-        while not settled:  # a save can fail in several ways, and Orbax raises one at a time
+        while True:  # a save can fail in several ways, and Orbax raises one at a time
             with self._noting_failure():
                 self.wait()
-                settled = True
+                break
         self._remove_halves()
 
     def failure(self) -> str:

@@ -239,7 +239,7 @@ def test_views_differ_by_name_seed_and_position_and_can_fix_the_time_step(batch,
 def test_training_sees_what_varies_and_evaluation_any_part(batch):
     frames = np.full_like(batch['frames'], 128)
     frames[:, 2:, 8:, 8:] = batch['frames'][:, 2:, 8:, 8:]  # the last of eight tokens
-    config = change(masking={'contrast_power': 8.0}, loss={'inter_both_views': True})
+    config = change(masking={'contrast_power': 8.0})
     objective, uniform = PretrainingObjective(config), PretrainingObjective(CONFIG)
     many = {name: np.repeat(value, 25, axis=0) for name, value in (batch | {'frames': frames}).items()}
     many['position'] = np.arange(100, dtype=np.int32)
