@@ -26,12 +26,12 @@ from absl import app, flags, logging  # noqa: E402 - the clock of the whole run 
 from ml_collections import config_flags  # noqa: E402
 
 from configs import common, finetune  # noqa: E402
-from diffmavil_jax.config import Config, field_type, from_dict  # noqa: E402
-from diffmavil_jax.config_tree import ConfigError  # noqa: E402
-from diffmavil_jax.inherit import inherit  # noqa: E402
+from diffmavil_jax.config.schema import Config, field_type, from_dict  # noqa: E402
+from diffmavil_jax.config.tree import ConfigError  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
-from diffmavil_jax.training.plan import make_plan  # noqa: E402
-from diffmavil_jax.training.plan_table import plan_table  # noqa: E402
+from diffmavil_jax.plan.buckets import make_plan  # noqa: E402
+from diffmavil_jax.plan.table import plan_table  # noqa: E402
+from diffmavil_jax.saved.inherit import inherit  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config',
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
 def _plan(config: Config) -> int:
     import jax
 
-    from diffmavil_jax.forecast import forecast
+    from diffmavil_jax.aot.forecast import forecast
 
     jax.config.update('jax_platforms', 'cpu')  # a plan leaves accelerators to those who train
     plan = make_plan(config)
@@ -89,7 +89,8 @@ def _plan(config: Config) -> int:
 
 
 def _compile_for(config: Config, topology: str) -> int:
-    from diffmavil_jax import compile_for, compile_table
+    from diffmavil_jax.aot import table as compile_table
+    from diffmavil_jax.aot import topology as compile_for
 
     rehearsal = compile_for.run(config, topology, say=lambda text: print(text, flush=True))
     print(compile_table.compile_table(rehearsal))
@@ -103,7 +104,7 @@ def _compile_for(config: Config, topology: str) -> int:
 
 
 def _fit_batch(config: Config, gib: float, topology: str | None) -> int:
-    from diffmavil_jax import fit_batch
+    from diffmavil_jax.aot import fit_batch
 
     fitted = fit_batch.run(config, gib, topology, say=lambda text: print(text, flush=True))
     print(f'--config.batch.rule=listed --config.batch.sizes={",".join(str(size) for size in fitted)}')

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from diffmavil_jax.config import Config, to_dict
+from diffmavil_jax.config.schema import Config, to_dict
 
 Settings = Callable[[ConfigDict], None]
 

@@ -6,7 +6,7 @@ import os
 import typing
 
 if typing.TYPE_CHECKING:
-    from diffmavil_jax.embedding import Model
+    from diffmavil_jax.inference.embed import Model
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -15,6 +15,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     Raises:
         ConfigError: there is none that can be loaded.
     """
-    from diffmavil_jax import embedding  # JAX with it, which who only reads a config need not wait for
+    from diffmavil_jax.inference import (
+        embed as embedding,  # JAX with it, which who only reads a config need not wait for
+    )
 
     return embedding.load(path)

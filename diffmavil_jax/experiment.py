@@ -19,29 +19,29 @@ import jax.numpy as jnp
 from absl import logging
 from jax.experimental import multihost_utils
 
-from diffmavil_jax.config import Config
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.pipeline import Loader
 from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.finetuning import classification_task, folds
 from diffmavil_jax.models.attention import choose
 from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, constrained, make_mesh
-from diffmavil_jax.pretraining import pretraining_task
-from diffmavil_jax.reporting import crossvalidation
-from diffmavil_jax.reporting.common import Facts
-from diffmavil_jax.task import Task
+from diffmavil_jax.plan.buckets import Bucket, Plan, learning_rate_scale, make_plan
+from diffmavil_jax.saved.workdir import Workdir, join_workdir, open_workdir, write_environment
+from diffmavil_jax.tasks.classification import classification_task, folds
+from diffmavil_jax.tasks.pretraining import pretraining_task
+from diffmavil_jax.tasks.reports import folds as crossvalidation
+from diffmavil_jax.tasks.reports.facts import Facts
+from diffmavil_jax.tasks.task import Task
 from diffmavil_jax.training import loop
-from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
+from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.metrics import MetricsWriter
 from diffmavil_jax.training.optimizer import learning_rate
-from diffmavil_jax.training.plan import Bucket, Plan, learning_rate_scale, make_plan
 from diffmavil_jax.training.state import TrainState, abstract_and_init
 from diffmavil_jax.training.step import make_step
-from diffmavil_jax.workdir import Workdir, join_workdir, open_workdir, write_environment
 
 USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
 RUN_ERRORS = (loop.TrainingError, CheckpointError)

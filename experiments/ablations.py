@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from configs import diffmavil
-from diffmavil_jax.config import Config, from_dict
+from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.experiment import use_compilation_cache
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 from experiments import cells

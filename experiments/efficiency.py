@@ -22,12 +22,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from configs import diffmavil_fast, mavil
-from diffmavil_jax.accounting.flops import matmul_flops
-from diffmavil_jax.config import Config, from_dict
+from diffmavil_jax.aot.flops import matmul_flops
+from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.experiment import Program
 from diffmavil_jax.parallel.allocator import keep_freed_memory
-from diffmavil_jax.training.plan import Plan, make_plan
-from diffmavil_jax.training.plan_table import metric
+from diffmavil_jax.plan.buckets import Plan, make_plan
+from diffmavil_jax.plan.table import metric
 from experiments.stepping import bare_program, random_batch, timed_steps
 
 VARIANTS = {'demo': 'demo', 'paper': 'audioset'}

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from diffmavil_jax.data.clip import ClipSpec
-from diffmavil_jax.data.frontend import log_mel
 from diffmavil_jax.data.world import GeneratedWorld
+from diffmavil_jax.models.frontend import log_mel
 
 SPEC = ClipSpec(sample_rate=16_000, seconds=2.0, frames=8, frame_size=48)
 CLIPS = 6

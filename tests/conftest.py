@@ -25,7 +25,7 @@ os.environ.setdefault(CACHE, tempfile.mkdtemp(prefix='diffmavil_tests_'))
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
-from diffmavil_jax.config import Config, from_dict  # noqa: E402
+from diffmavil_jax.config.schema import Config, from_dict  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
 
 keep_freed_memory()
@@ -133,10 +133,10 @@ def make_pretrainer():
     from diffmavil_jax.experiment import make_batches, make_program
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
     from diffmavil_jax.parallel.mesh import make_mesh
-    from diffmavil_jax.pretraining import clip_shapes
-    from diffmavil_jax.task import Task
+    from diffmavil_jax.plan.buckets import make_plan
+    from diffmavil_jax.tasks.pretraining import clip_shapes
+    from diffmavil_jax.tasks.task import Task
     from diffmavil_jax.training.optimizer import make_optimizer
-    from diffmavil_jax.training.plan import make_plan
 
     def make(config, source, devices):
         task = Task(
@@ -160,7 +160,7 @@ def write_prepared():
     """Writes {split: examples} below a folder; returns the directory of the version."""
     import tensorflow_datasets as tfds  # takes a second, which few tests need
 
-    from diffmavil_jax.data.prepared import FEATURES, Metadata
+    from diffmavil_jax.data.prepared.format import FEATURES, Metadata
 
     tfds.disable_progress_bar()
 

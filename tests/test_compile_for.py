@@ -5,13 +5,13 @@ import importlib.util
 import jax
 import pytest
 
-from diffmavil_jax import compile_for
-from diffmavil_jax.accounting.chips import TPUS, Chip
-from diffmavil_jax.accounting.macs import macs_per_clip
-from diffmavil_jax.compile_for import find
-from diffmavil_jax.compile_table import compile_table
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.aot import topology as compile_for
+from diffmavil_jax.aot.chips import TPUS, Chip
+from diffmavil_jax.aot.table import compile_table
+from diffmavil_jax.aot.topology import find
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.plan.macs import macs_per_clip
 
 ROOMY = Chip('v0', 2**34, 1e12, 1e11, 1e10)
 

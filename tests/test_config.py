@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from diffmavil_jax.config import Config, field_type, from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError, difference
+from diffmavil_jax.config.schema import Config, field_type, from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError, difference
 
 
 def nested(path: str, value) -> dict:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import common, finetune
-from diffmavil_jax.config import from_dict
+from diffmavil_jax.config.schema import from_dict
 
 ROOT = pathlib.Path(__file__).parents[1]
 METHODS = ('diffmavil', 'mavil')
@@ -44,7 +44,7 @@ def flat(values, prefix=()):
 def test_a_variant_resolves_plans_and_has_a_model(method, variant):
     from diffmavil_jax.experiment import token_counts
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
-    from diffmavil_jax.training.plan import make_plan
+    from diffmavil_jax.plan.buckets import make_plan
 
     config = from_dict(get_config(method, variant).to_dict())
     assert config.name == f'{method}_{variant}'
@@ -79,7 +79,7 @@ def test_the_methods_differ_in_their_techniques_and_nothing_else(variant):
 
 @pytest.mark.parametrize('variant', common.VARIANTS)
 def test_each_preset_costs_less_than_the_one_before(variant):
-    from diffmavil_jax.training.plan import make_plan
+    from diffmavil_jax.plan.buckets import make_plan
 
     plans = {method: make_plan(from_dict(get_config(method, variant).to_dict())) for method in PRESETS}
     costs = {method: plan.macs / plan.total_samples for method, plan in plans.items()}
@@ -114,11 +114,11 @@ def test_configs_and_plans_do_not_import_jax():
     script = (
         'import sys\n'
         'import configs.diffmavil, configs.mavil\n'
-        'from diffmavil_jax.config import from_dict\n'
-        'from diffmavil_jax.training.plan import make_plan\n'
-        'from diffmavil_jax.training.plan_table import plan_table\n'
+        'from diffmavil_jax.config.schema import from_dict\n'
+        'from diffmavil_jax.plan.buckets import make_plan\n'
+        'from diffmavil_jax.plan.table import plan_table\n'
         "make_plan(from_dict(configs.diffmavil.get_config('audioset').to_dict()))\n"
-        "assert 'diffmavil_jax.training.plan' in sys.modules\n"
+        "assert 'diffmavil_jax.plan.buckets' in sys.modules\n"
         "heavy = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}\n"
         "print(sorted({m.split('.')[0] for m in sys.modules} & heavy))\n"
     )
@@ -131,10 +131,10 @@ def test_configs_and_plans_do_not_import_jax():
 @pytest.mark.parametrize('modality', ['audio', 'video', 'both'])
 @pytest.mark.parametrize('variant', finetune.VARIANTS)
 def test_a_variant_of_finetuning_resolves_plans_and_has_a_model(variant, modality):
-    from diffmavil_jax.accounting.macs import encoder_macs
     from diffmavil_jax.objectives.classification import ClassificationObjective
-    from diffmavil_jax.pretraining import clip_shapes
-    from diffmavil_jax.training.plan import make_plan
+    from diffmavil_jax.plan.buckets import make_plan
+    from diffmavil_jax.plan.macs import encoder_macs
+    from diffmavil_jax.tasks.pretraining import clip_shapes
 
     values = get_config('finetune', variant).to_dict()
     values['finetune']['modality'] = modality

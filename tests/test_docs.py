@@ -10,7 +10,7 @@ import pytest
 
 from configs import common, finetune
 from diffmavil_jax.cli import COMMANDS
-from diffmavil_jax.config import Config, field_type, to_dict
+from diffmavil_jax.config.schema import Config, field_type, to_dict
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]

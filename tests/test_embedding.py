@@ -14,18 +14,18 @@ import pytest
 
 import diffmavil_jax
 from diffmavil_jax import cli
-from diffmavil_jax.config import from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.frontend import pixels, spectrogram
-from diffmavil_jax.embedding import Model, Progress, bucket_sizes
+from diffmavil_jax.inference.embed import Model, Progress, bucket_sizes
+from diffmavil_jax.models.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.pretrained import load_params
-from diffmavil_jax.pretraining import clip_shapes
-from diffmavil_jax.weights import write_description, write_params
+from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.weights import write_description, write_params
+from diffmavil_jax.tasks.pretraining import clip_shapes
 from tests.data.film import grey, tone_from, write
 
 COMPILED = '/jax/core/compile/backend_compile_duration'

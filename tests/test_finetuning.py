@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 
 from diffmavil_jax import experiment
-from diffmavil_jax.config import from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.pipeline import stack
 from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.finetuning import classification_task
-from diffmavil_jax.inherit import inherit
+from diffmavil_jax.inference.retrieve import retrieve
 from diffmavil_jax.parallel.mesh import make_mesh
-from diffmavil_jax.pretrained import load_params
-from diffmavil_jax.retrieving import retrieve
+from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.saved.inherit import inherit
+from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.workdir import open_workdir
+from diffmavil_jax.tasks.classification import classification_task
 from diffmavil_jax.training.checkpoint import CheckpointStore
-from diffmavil_jax.training.plan import make_plan
-from diffmavil_jax.workdir import open_workdir
 
 pytestmark = pytest.mark.usefixtures('one_device')
 

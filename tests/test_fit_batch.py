@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from diffmavil_jax import fit_batch
-from diffmavil_jax.compile_for import Compiled
-from diffmavil_jax.config import from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.fit_batch import largest
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.aot import fit_batch
+from diffmavil_jax.aot.fit_batch import largest
+from diffmavil_jax.aot.topology import Compiled
+from diffmavil_jax.config.schema import from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.plan.buckets import make_plan
 
 GIB = 2**30
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from diffmavil_jax.config import Config, from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.inherit import check_inherited, inherit, read_config
+from diffmavil_jax.config.schema import Config, from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.saved.inherit import check_inherited, inherit, read_config
 
 
 @pytest.fixture

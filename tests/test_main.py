@@ -14,9 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from diffmavil_jax.config import from_dict
-from diffmavil_jax.training.plan import make_plan
-from diffmavil_jax.training.plan_table import plan_table
+from diffmavil_jax.config.schema import from_dict
+from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.plan.table import plan_table
 
 ROOT = pathlib.Path(__file__).parents[1]
 VARIANTS = ('demo', 'demo_long', 'folder', 'audioset', 'vggsound')

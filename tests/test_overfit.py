@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax import config as config_module
+from diffmavil_jax.config import schema as config_module
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.training.metrics import accumulate, finalize
-from diffmavil_jax.training.plan import make_plan
 
 CLIPS = 200
 BATCH = 20

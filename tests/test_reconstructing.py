@@ -10,14 +10,14 @@ import scipy.io.wavfile
 from PIL import Image
 
 from diffmavil_jax import cli
-from diffmavil_jax.config import from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import Refusal
 from diffmavil_jax.data.sandbox import DecodePool
-from diffmavil_jax.reconstructing import Options, Reconstructor, reconstruct, visible_counts
+from diffmavil_jax.inference.reconstruct import Options, Reconstructor, reconstruct, visible_counts
+from diffmavil_jax.saved.workdir import open_workdir
 from diffmavil_jax.training.checkpoint import CheckpointStore
-from diffmavil_jax.workdir import open_workdir
 from tests.data.film import grey, tone_from, write
 
 

@@ -10,13 +10,13 @@ import orbax.checkpoint as ocp
 import pytest
 
 from diffmavil_jax import experiment
-from diffmavil_jax.accounting.macs import macs_per_clip
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.forecast import forecast
-from diffmavil_jax.pretrained import load_params
-from diffmavil_jax.teaching import make_objective
-from diffmavil_jax.training.plan import make_plan
-from diffmavil_jax.training.plan_table import metric
+from diffmavil_jax.aot.forecast import forecast
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.plan.macs import macs_per_clip
+from diffmavil_jax.plan.table import metric
+from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.tasks.stage2 import make_objective
 
 
 def train(config, workdir):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from diffmavil_jax.config import to_dict
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.workdir import open_workdir, write_environment
+from diffmavil_jax.config.schema import to_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.saved.workdir import open_workdir, write_environment
 
 
 def test_a_new_directory_gets_the_config_and_a_second_start_resumes(tmp_path, tiny):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from diffmavil_jax.commands.command import Command, fail
 
 if TYPE_CHECKING:
-    from diffmavil_jax.embedding import Progress
+    from diffmavil_jax.inference.embed import Progress
     from diffmavil_jax.training.progress import ProgressPrinter
 
 # Between progress lines, on a terminal and elsewhere.
@@ -39,10 +39,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(flags: argparse.Namespace) -> int:
     from absl import logging
 
-    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.data.clip import DataError
-    from diffmavil_jax.embedding import load
-    from diffmavil_jax.embeddings import check_output
+    from diffmavil_jax.inference.embed import load
+    from diffmavil_jax.inference.features import check_output
     from diffmavil_jax.training.progress import ProgressPrinter
 
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not need
@@ -80,7 +80,7 @@ def _files(inputs: Sequence[str]) -> list[str]:
     from etils import epath
 
     from diffmavil_jax.data.clip import DataError
-    from diffmavil_jax.data.listings.own import media_files
+    from diffmavil_jax.data.listings.local import media_files
 
     files: list[str] = []
     for name in inputs:

@@ -22,7 +22,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.interop.exporting import export
 
     try:

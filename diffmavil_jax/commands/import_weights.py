@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from diffmavil_jax.commands.command import Command, fail
-from diffmavil_jax.config import FRONT_ENDS
+from diffmavil_jax.config.schema import FRONT_ENDS
 from diffmavil_jax.interop.layouts import LAYOUTS
 
 
@@ -27,7 +27,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.interop.importing import Options, import_weights
 
     modalities = {None: None, 'both': ('audio', 'video')}.get(flags.encoder, (flags.encoder,))

@@ -8,11 +8,11 @@ import os
 import sys
 
 from diffmavil_jax.commands.command import Command, fail
-from diffmavil_jax.config import split_list
+from diffmavil_jax.config.schema import split_list
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from diffmavil_jax.data.listings.sources import SOURCES
+    from diffmavil_jax.data.listings.registry import SOURCES
     from diffmavil_jax.data.prepare.settings import DOUBTFUL, Settings
 
     default = Settings()
@@ -58,8 +58,8 @@ def _run(flags: argparse.Namespace) -> int:
     from etils import epath
 
     from diffmavil_jax.data.clip import DataError
+    from diffmavil_jax.data.listings.registry import SOURCES
     from diffmavil_jax.data.listings.row import Request
-    from diffmavil_jax.data.listings.sources import SOURCES
     from diffmavil_jax.data.prepare.settings import Settings
 
     logging.disable(logging.WARNING)  # Beam's, on what of Google's it does not find

@@ -31,9 +31,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(flags: argparse.Namespace) -> int:
     from absl import logging
 
-    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.data.clip import Refusal
-    from diffmavil_jax.reconstructing import Options, reconstruct
+    from diffmavil_jax.inference.reconstruct import Options, reconstruct
 
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not need
     options = Options(flags.mask_ratio, flags.drop, flags.steps, flags.sampler, flags.eta, flags.seed)

@@ -17,9 +17,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config_tree import ConfigError
+    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.data.clip import DataError
-    from diffmavil_jax.retrieving import retrieve
+    from diffmavil_jax.inference.retrieve import retrieve
 
     try:
         result = retrieve(

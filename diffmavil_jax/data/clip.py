@@ -9,7 +9,7 @@ from typing import NotRequired, Protocol, TypedDict
 import numpy as np
 from jaxtyping import Float, Int16, Int64, UInt8
 
-from diffmavil_jax.config import DataConfig
+from diffmavil_jax.config.schema import DataConfig
 
 MODALITIES: tuple[str, ...] = ('audio', 'video')
 ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch

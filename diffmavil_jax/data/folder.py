@@ -25,7 +25,7 @@ from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, Clip, ClipSpec
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.listings import row as rows_lib
 from diffmavil_jax.data.listings.cutting import cut
-from diffmavil_jax.data.listings.own import (
+from diffmavil_jax.data.listings.local import (
     EXTENSIONS,
     folder_of,
     media_files,

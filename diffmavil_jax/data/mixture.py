@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, Clip, ClipSource, DataError, Refusal
-from diffmavil_jax.data.labelled import Balanced
+from diffmavil_jax.data.wrappers import Balanced
 
 # Between the seeds of two parts; each of them is shuffled by its own.
 _SEED_STEP = 1_000_003

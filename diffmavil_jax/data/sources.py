@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from diffmavil_jax.config import Config, split_list
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import Config, split_list
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources
 from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.sandbox import DecodePool
@@ -51,6 +51,6 @@ def open_sources(config: Config) -> Sources:
         )
         return Sources(folder.train, folder.eval, folder.notes)
     # Here, because TFDS takes a second to import.
-    from diffmavil_jax.data.splits import open_splits
+    from diffmavil_jax.data.prepared.splits import open_splits
 
     return open_splits(data, spec, generated)

@@ -6,7 +6,7 @@ import librosa
 import numpy as np
 from jaxtyping import Float, Int16
 
-from diffmavil_jax.data.frontend import LOG_FLOOR, PREEMPHASIS, framing, mel_filters
+from diffmavil_jax.models.frontend import LOG_FLOOR, PREEMPHASIS, framing, mel_filters
 
 _PEAK = 0.99  # of full scale: louder sound is scaled down to it, softer sound keeps its level
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import ClipSource
 from diffmavil_jax.data.pipeline import stack
 from diffmavil_jax.evaluation.held_out import Network, batches

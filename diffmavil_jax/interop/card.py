@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 
 
 def make_card(config: Config, params: Mapping[str, Any], *, licence: str, **facts: Any) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from diffmavil_jax import weights
-from diffmavil_jax.config import Config, from_dict
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.inherit import read_card, read_config
+from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import to_timm, vit
 from diffmavil_jax.interop.card import make_card
-from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.saved import weights
+from diffmavil_jax.saved.inherit import read_card, read_config
+from diffmavil_jax.saved.params import load_params
 from diffmavil_jax.training.checkpoint import CheckpointStore
 
 _ENCODERS = ('encoder_audio', 'encoder_video')

@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from diffmavil_jax import weights
-from diffmavil_jax.config import VIT_SIZES, Config, from_dict
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import VIT_SIZES, Config, from_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import vit
 from diffmavil_jax.interop.card import make_card
-from diffmavil_jax.interop.encoders import Encoder, audio_encoder, video_encoder
-from diffmavil_jax.interop.files import StateDict
+from diffmavil_jax.interop.convert import Encoder, audio_encoder, video_encoder
 from diffmavil_jax.interop.layout import Layout
 from diffmavil_jax.interop.layouts import LAYOUTS
+from diffmavil_jax.interop.state_dict import StateDict
 from diffmavil_jax.models.pretraining import PretrainingModel
+from diffmavil_jax.saved import weights
 
 _SECONDS = 10.0  # of the clips of all layouts
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.interop import vit
 from diffmavil_jax.models.positions import sincos_table
 

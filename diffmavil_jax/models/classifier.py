@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.encoders import FusionEncoder, make_encoder
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.transformer import Attention, Compute, dense, layer_norm

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_rows
 from diffmavil_jax.models.positions import sincos_table
 from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, over_clips

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config import Config
-from diffmavil_jax.data.frontend import pixels, spectrogram
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.classifier import Classifier
+from diffmavil_jax.models.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.objectives import augmentation
 from diffmavil_jax.objectives.masking import random_masks

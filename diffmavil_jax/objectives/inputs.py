@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config import Config
-from diffmavil_jax.data.frontend import pad_after, pixels, spectrogram
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.models.frontend import pad_after, pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.parallel.mesh import by_clips
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.pretraining import MODALITIES, Outputs, PretrainingModel, View
 from diffmavil_jax.objectives import diffusion

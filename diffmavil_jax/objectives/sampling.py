@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from diffmavil_jax.config import Config
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.data.frontend import pixels, spectrogram_range
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.models.frontend import pixels, spectrogram_range
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.pretraining import MODALITIES, View
 from diffmavil_jax.objectives.diffusion import alphas_cumprod, draw_noise

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config import Config
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.pretraining import PretrainingModel, View
 from diffmavil_jax.objectives.inputs import to_patches

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffmavil_jax.config import ParallelConfig
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import ParallelConfig
+from diffmavil_jax.config.tree import ConfigError
 
 AXES = ('data', 'fsdp', 'tensor')
 

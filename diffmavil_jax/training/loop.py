@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import jax
 from absl import logging
 
-from diffmavil_jax.config import CheckpointConfig, TrainConfig
+from diffmavil_jax.config.schema import CheckpointConfig, TrainConfig
 from diffmavil_jax.parallel import hosts
+from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.training.background import Background
-from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
+from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
-from diffmavil_jax.training.plan import Plan
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
 from diffmavil_jax.training.watchdog import Watchdog

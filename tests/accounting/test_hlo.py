@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffmavil_jax.accounting.flops import matmul_flops
-from diffmavil_jax.accounting.hlo import Hlo
+from diffmavil_jax.aot.flops import matmul_flops
+from diffmavil_jax.aot.hlo import Hlo
 
 
 def test_flops_of_loops_branches_and_gradients_are_counted_as_often_as_they_run():

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffmavil_jax import config as config_module
-from diffmavil_jax.accounting.macs import encoder_macs, macs_per_clip, mavil_baseline
-from diffmavil_jax.config import (
+from diffmavil_jax.config import schema as config_module
+from diffmavil_jax.config.schema import (
     AudioConfig,
     BatchConfig,
     Config,
@@ -18,7 +17,8 @@ from diffmavil_jax.config import (
     VitSize,
 )
 from diffmavil_jax.models.pretraining import PretrainingModel, View
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.plan.macs import encoder_macs, macs_per_clip, mavil_baseline
 
 PAPER = Config(
     data=DataConfig(seconds=10.0, frames=8, frame_size=224),

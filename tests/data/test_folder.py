@@ -11,7 +11,7 @@ import pytest
 
 from diffmavil_jax.data import folder
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, Refusal
-from diffmavil_jax.data.listings.own import unit_hash
+from diffmavil_jax.data.listings.local import unit_hash
 from diffmavil_jax.data.sandbox import DecodePool
 
 DECODERS = DecodePool(2)

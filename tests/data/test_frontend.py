@@ -4,8 +4,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
-from diffmavil_jax.data.frontend import (
+from diffmavil_jax.config.schema import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
+from diffmavil_jax.models.frontend import (
     log_mel,
     mel_filters,
     pad_after,
@@ -94,7 +94,7 @@ def test_loudness_moves_all_bins_alike_and_an_offset_none():
 
 
 def config_with(monkeypatch, front_end, num_frames):
-    monkeypatch.setattr('diffmavil_jax.config.FRONT_ENDS', {**FRONT_ENDS, 'test': front_end})
+    monkeypatch.setattr('diffmavil_jax.config.schema.FRONT_ENDS', {**FRONT_ENDS, 'test': front_end})
     return AudioConfig(front_end='test', num_frames=num_frames)
 
 

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from diffmavil_jax.data import labelled
+from diffmavil_jax.data import wrappers as labelled
 from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.mixture import endless
 from diffmavil_jax.data.pipeline import Loader

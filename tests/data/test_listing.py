@@ -8,8 +8,8 @@ import pytest
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
+from diffmavil_jax.data.listings.registry import SOURCES
 from diffmavil_jax.data.listings.row import Request, Row
-from diffmavil_jax.data.listings.sources import SOURCES
 
 HERE = pathlib.Path(__file__).parent
 # The first lines of the files that the authors of AudioSet publish, with ids of ours.

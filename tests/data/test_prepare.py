@@ -27,7 +27,7 @@ from diffmavil_jax.data.listings.row import Listing, Request, Row
 from diffmavil_jax.data.prepare import clips, encode, lock, work
 from diffmavil_jax.data.prepare.settings import Settings
 from diffmavil_jax.data.prepare.summary import Summary
-from diffmavil_jax.data.prepared import Metadata
+from diffmavil_jax.data.prepared.format import Metadata
 from diffmavil_jax.data.sandbox import DecodePool
 
 builder = pytest.importorskip(

@@ -7,8 +7,8 @@ import pytest
 
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ClipSpec
-from diffmavil_jax.data.frontend import log_mel
 from diffmavil_jax.evaluation.listening import to_waveform
+from diffmavil_jax.models.frontend import log_mel
 
 DATA = pathlib.Path(__file__).parents[1] / 'data'
 RATE = 16_000

@@ -10,7 +10,7 @@ from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.evaluation.held_out import Network, batches, extract, spread
 from diffmavil_jax.evaluation.suite import Suite, flatten
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.training.plan import counts_at
+from diffmavil_jax.plan.buckets import counts_at
 
 FEATURES = ('audio', 'video', 'fused')
 FACTORS = {'hue', 'size', 'pitch', 'impacts', 'shape', 'material'}

@@ -3,8 +3,8 @@
 import pytest
 
 from configs import diffmavil, diffmavil_cross, diffmavil_fast, mavil
-from diffmavil_jax.config import from_dict
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.config.schema import from_dict
+from diffmavil_jax.plan.buckets import make_plan
 from experiments.efficiency import FAST, TECHNIQUES, make_stages, numbers, picture, table
 
 

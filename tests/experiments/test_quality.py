@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.plan.buckets import make_plan
 from experiments import ablations, cells, intervals, quality
 
 pytestmark = pytest.mark.usefixtures('one_device')

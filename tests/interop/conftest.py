@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from diffmavil_jax.config import from_dict
-from diffmavil_jax.inherit import read_config
+from diffmavil_jax.config.schema import from_dict
 from diffmavil_jax.models.pretraining import PretrainingModel
-from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.workdir import open_workdir
 from diffmavil_jax.training.checkpoint import CheckpointStore
-from diffmavil_jax.workdir import open_workdir
 
 
 @pytest.fixture(scope='session')

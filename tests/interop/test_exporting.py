@@ -9,11 +9,11 @@ import pytest
 import safetensors.numpy
 
 from diffmavil_jax.cli import main
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.inherit import read_card, read_config
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop.exporting import export
 from diffmavil_jax.models.patches import patchify_video
-from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.saved.inherit import read_card, read_config
+from diffmavil_jax.saved.params import load_params
 from tests.interop import reference
 
 PARTS = {'encoder_audio', 'encoder_video', 'audio_pool_norm', 'video_pool_norm', 'fusion', 'fusion_norm'}

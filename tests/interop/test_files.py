@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.interop.files import StateDict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.interop.state_dict import StateDict
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from diffmavil_jax.cli import main
-from diffmavil_jax.config import Config, from_dict, to_dict
-from diffmavil_jax.inherit import inherit, read_card, read_config
-from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.config.schema import Config, from_dict, to_dict
+from diffmavil_jax.saved.inherit import inherit, read_card, read_config
+from diffmavil_jax.saved.params import load_params
 from tests.interop import reference
 
 

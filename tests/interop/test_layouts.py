@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import from_dict
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.inherit import read_config
+from diffmavil_jax.config.schema import from_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop.importing import Options, import_weights
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.models.positions import sincos_table
 from diffmavil_jax.models.pretraining import PretrainingModel
-from diffmavil_jax.pretrained import load_params
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import load_params
 from tests.interop import reference
 
 TOLERANCE = 1e-4  # four layers in float32 against float64

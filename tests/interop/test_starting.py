@@ -12,15 +12,15 @@ import safetensors.numpy
 from PIL import Image
 
 from diffmavil_jax import experiment
-from diffmavil_jax.config import from_dict, to_dict
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.inherit import inherit
 from diffmavil_jax.interop.exporting import export
 from diffmavil_jax.interop.importing import Options, import_weights
 from diffmavil_jax.parallel.mesh import make_mesh
-from diffmavil_jax.pretrained import load_params
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.saved.inherit import inherit
+from diffmavil_jax.saved.params import load_params
 from tests.interop import reference
 
 NEW = 'Not in {}, and so new: '

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop.exporting import export
 from diffmavil_jax.interop.importing import Options, import_weights
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
@@ -91,7 +91,7 @@ def test_both_encoders_are_exported_as_they_are(make_run, run_encoder, tmp_path,
 
 
 def test_a_run_can_not_start_from_what_is_for_timm(make_run, tiny, tmp_path):
-    from diffmavil_jax.inherit import inherit
+    from diffmavil_jax.saved.inherit import inherit
 
     export(make_run(), tmp_path / 'timm', 'timm', licence='', overwrite=False)
     with pytest.raises(ConfigError, match='must be the workdir of a run, or what `diffmavil import`'):

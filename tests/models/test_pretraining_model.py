@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
+from diffmavil_jax.config.schema import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
 from diffmavil_jax.models.encoders import Encoder
 from diffmavil_jax.models.pretraining import PretrainingModel, View
 

@@ -13,7 +13,7 @@ from diffmavil_jax.models.encoders import make_encoder
 from diffmavil_jax.objectives.classification import ClassificationObjective
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.training.plan import make_plan
+from diffmavil_jax.plan.buckets import make_plan
 
 CLASSES = 5
 STEPS = {'audio': 1.0, 'video': 1.0}

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.objectives.contrastive import info_nce
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import DiffusionConfig
-from diffmavil_jax.config_tree import ConfigError
-from diffmavil_jax.data.frontend import pixels, spectrogram_range
+from diffmavil_jax.config.schema import DiffusionConfig
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.models.frontend import pixels, spectrogram_range
 from diffmavil_jax.objectives.diffusion import alphas_cumprod, predicted_x0, prediction_target
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.objectives.sampling import (

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import ParallelConfig
-from diffmavil_jax.config_tree import ConfigError
+from diffmavil_jax.config.schema import ParallelConfig
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 
 

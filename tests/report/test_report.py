@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from diffmavil_jax.report import content, figures, html
-from diffmavil_jax.reporting.pretraining import tables as tables_of
+from diffmavil_jax.tasks.reports.pretraining import tables as tables_of
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
 DATA_URI = 'data:image/png;base64,'

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import CheckpointConfig, OptimizerConfig, TrainConfig
+from diffmavil_jax.config.schema import CheckpointConfig, OptimizerConfig, TrainConfig
+from diffmavil_jax.plan.buckets import Bucket, Plan
 from diffmavil_jax.training import loop
-from diffmavil_jax.training.buckets import CompiledSteps
 from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.metrics import MetricsWriter
 from diffmavil_jax.training.optimizer import learning_rate, make_optimizer
-from diffmavil_jax.training.plan import Bucket, Plan
 from diffmavil_jax.training.state import TrainState
 from diffmavil_jax.training.step import make_step
 

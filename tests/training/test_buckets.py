@@ -6,7 +6,7 @@ import time
 import jax
 import pytest
 
-from diffmavil_jax.training.buckets import CompiledSteps
+from diffmavil_jax.training.compiled_steps import CompiledSteps
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 

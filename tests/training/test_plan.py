@@ -4,16 +4,16 @@ import itertools
 
 import pytest
 
-from diffmavil_jax.accounting.macs import macs_per_clip
-from diffmavil_jax.config import Config, from_dict
-from diffmavil_jax.training.plan import (
+from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.plan.buckets import (
     counts_at,
     learning_rate_scale,
     make_plan,
     mask_ratio,
     visible_tokens,
 )
-from diffmavil_jax.training.plan_table import plan_rows, plan_table
+from diffmavil_jax.plan.macs import macs_per_clip
+from diffmavil_jax.plan.table import plan_rows, plan_table
 
 # The paper's shapes: 512 audio and 784 video tokens, ViT-B.
 PAPER = {

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.listings import own
+from diffmavil_jax.data.listings import local as own
 from diffmavil_jax.data.listings import row as rows_lib
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
 

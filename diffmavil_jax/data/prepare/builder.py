@@ -33,7 +33,7 @@ from diffmavil_jax.data.prepare import worker
 from diffmavil_jax.data.prepare.shard import make_shard
 from diffmavil_jax.data.prepare.summary import Summary
 from diffmavil_jax.data.prepare.work import DoneShard, Work, link_or_copy, published
-from diffmavil_jax.data.prepared import FEATURES, Metadata
+from diffmavil_jax.data.prepared.format import FEATURES, Metadata
 
 VERSION = '1.0.0'
 REPORT, MANIFEST = 'prepare_report.json', 'manifest.jsonl'

@@ -12,13 +12,13 @@ from typing import Any
 from etils import epath
 
 from diffmavil_jax.data.clip import MODALITIES, DataError
+from diffmavil_jax.data.listings.registry import SOURCES
 from diffmavil_jax.data.listings.row import Listing, Request
-from diffmavil_jax.data.listings.sources import SOURCES
 from diffmavil_jax.data.prepare.builder import REPORT, VERSION, PreparedBuilder, Runner
 from diffmavil_jax.data.prepare.lock import locked
 from diffmavil_jax.data.prepare.settings import SAMPLE_RATE, Settings
 from diffmavil_jax.data.prepare.work import Job, Work, identity
-from diffmavil_jax.data.prepared import Metadata
+from diffmavil_jax.data.prepared.format import Metadata
 
 WORK = '.work'
 

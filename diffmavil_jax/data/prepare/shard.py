@@ -11,7 +11,7 @@ from etils import epath
 
 from diffmavil_jax.data.prepare.clips import Clips
 from diffmavil_jax.data.prepare.work import Outcome, Work, published
-from diffmavil_jax.data.prepared import FEATURES
+from diffmavil_jax.data.prepared.format import FEATURES
 from diffmavil_jax.data.sandbox import DecodePool
 
 # One example a group: random access. Neither JPEG nor sound gets smaller by it, so nothing is compressed.

@@ -1,0 +1,43 @@
+"""What `main.py --plan` says of a run besides its buckets: the memory of its state, and its time."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from diffmavil_jax.aot.chips import TPUS
+from diffmavil_jax.aot.topology import held, program_without_data
+from diffmavil_jax.config.schema import Config, ParallelConfig
+from diffmavil_jax.parallel.mesh import make_mesh
+from diffmavil_jax.plan.buckets import Plan
+from diffmavil_jax.plan.macs import teacher_macs
+from diffmavil_jax.plan.table import metric
+
+_UTILIZATION = 0.4  # of a chip's peak; large networks commonly reach it
+
+
+def forecast(config: Config, plan: Plan) -> str:
+    """Two lines; the arrays have shapes and no contents, and nothing is compiled."""
+    alone = dataclasses.replace(config, parallel=ParallelConfig(processes=1))
+    state = program_without_data(alone, plan, make_mesh(alone.parallel, jax.devices()[:1])).abstract
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    nbytes = held(state) + held(state.params)  # and the gradients
+    without_backward = teacher_macs(config) * plan.total_samples
+    operations = 2 * (3 * plan.macs - 2 * without_backward)
+    times = ', '.join(
+        f'{chip.kind} {_spell_time(operations / (_UTILIZATION * chip.flops))}' for chip in TPUS.values()
+    )
+    return (
+        f'Memory: {metric(parameters)} parameters; {metric(nbytes)}B of state and gradients, shared by '
+        f'config.parallel.fsdp x tensor devices. Activations come besides (--compile_for, --fit_batch).\n'
+        f'Time: {metric(operations)} operations (two for each MAC, the backward pass twice the forward). '
+        f'One chip, at {_UTILIZATION:.0%} of its peak: {times}; N chips an N-th of it.'
+    )
+
+
+def _spell_time(seconds: float) -> str:
+    for unit, size in (('days', 86_400), ('h', 3_600), ('min', 60)):
+        if seconds >= 2 * size:
+            return f'{seconds / size:,.1f} {unit}'
+    return f'{seconds:.1f} s'

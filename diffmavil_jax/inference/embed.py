@@ -1,0 +1,289 @@
+"""Features of media files from a pretrained network."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.windows import CHOICES, FileEnd, Reader, Window, chosen
+from diffmavil_jax.inference.features import FEATURES, Embeddings
+from diffmavil_jax.models.attention import choose
+from diffmavil_jax.models.pretraining import PretrainingModel
+from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import load_params
+
+POOLS = ('mean', 'tokens')
+
+Path = str | os.PathLike[str]
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far it has come."""
+
+    files: int
+    total_files: int
+    windows: int
+    refused: int
+
+
+def load(path: Path) -> Model:
+    """The network of a pretraining run, an import or an export.
+
+    Raises:
+        ConfigError: there is none that can be loaded.
+    """
+    values = read_config(path)
+    if values['objective'] == 'classification':
+        raise ConfigError(
+            f'{os.fspath(path)} is a classifier: features are those of a pretraining run, an import or an '
+            f'export, such as the one it began with ({values["init"] or "none"}).'
+        )
+    config = from_dict(values)
+    attention, _ = choose(config.model.attention, config.model.dtype)
+    model = dataclasses.replace(config.model, attention=attention)
+    return Model(dataclasses.replace(config, model=model), load_params(path)[0])
+
+
+class Model:
+    """A pretrained network that gives features of sound and pictures; `load` makes it.
+
+    Attributes:
+        config: of the run.
+        modalities: that it has encoders for.
+    """
+
+    def __init__(self, config: Config, params: Mapping[str, Any]) -> None:
+        self.config = config
+        self.modalities = tuple(m for m in MODALITIES if f'encoder_{m}' in params)
+        self._fuses = len(self.modalities) == len(MODALITIES) and 'fusion' in params
+        parts = [part for m in self.modalities for part in (f'encoder_{m}', f'{m}_pool_norm')]
+        parts += ['fusion', 'fusion_norm'] if self._fuses else []
+        # Others' networks may have no norm at the place where ours have one: theirs scales by 1.
+        width = config.model.vit.width
+        plain = {'scale': np.ones(width, np.float32), 'bias': np.zeros(width, np.float32)}
+        self._params = jax.device_put({part: params.get(part, plain) for part in parts})
+        self._features = jax.jit(self._apply, static_argnames='pool')
+
+    @property
+    def clip(self) -> ClipSpec:
+        """What the network is given of a window."""
+        return ClipSpec.of(self.config.data)
+
+    def features(self, batch: Mapping[str, Any], pool: str = 'mean') -> dict[str, jax.Array]:
+        """Features of a batch of clips, on the device; compiled for each batch size.
+
+        Args:
+            batch: see `to_patches`.
+            pool: `mean` or `tokens`.
+
+        Returns:
+            Of the modalities of the batch, and `fused` where it has both and the network fuses them.
+        """
+        return self._features(self._params, dict(batch), pool=pool)
+
+    def embed(
+        self,
+        inputs: Path | Iterable[Path] | Mapping[str, np.ndarray],
+        modality: str = 'auto',
+        pool: str = 'mean',
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Embeddings:
+        """Features of media files, or of clips.
+
+        Files are cut into consecutive windows of the length that the network was trained with. The
+        front end pads the last one, and its last picture stands still. Features are not scaled to
+        length 1: for cosine similarities divide each row by its L2 norm.
+
+        Args:
+            inputs: files; or clips as arrays, `waveform` int16 [n samples] and `frames`
+                uint8 [n t h w 3] or one of them, of the sizes that `clip` names.
+            modality: `auto`: whatever a file has, silence not being sound; or `audio`, `video` or `both`,
+                without which a file is refused.
+            pool: `mean` gives [n d] (`fused`: [n 2d]), `tokens` all tokens [n t d].
+            batch_size: clips that are computed at a time, at most.
+            workers: processes that decode; as many as cores if not given.
+            progress: told after each file, and each batch.
+
+        Raises:
+            ConfigError: an argument is wrong, or the network lacks a modality.
+            DataError: arrays are of the wrong shape or type.
+        """
+        self._check(modality, pool, batch_size)
+        total = 0
+        items: Generator[Window | Refusal | FileEnd]
+        if isinstance(inputs, Mapping):
+            items = self._clips(inputs, modality)
+        else:
+            several = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+            paths = [os.fspath(path) for path in several]
+            total = len(paths)
+            offered = self.modalities if modality == 'auto' else MODALITIES
+            reader = Reader(self.clip, offered, modality, workers or os.cpu_count() or 1)
+            items = reader.windows(paths, ahead=3 * batch_size)
+        collected = _Collected(lambda batch: self.features(batch, pool), batch_size)
+        refused: list[Refusal] = []
+        files = 0
+        with contextlib.closing(items), contextlib.closing(collected):
+            for item in items:
+                match item:
+                    case Window():
+                        collected.add(item)
+                    case Refusal():
+                        refused.append(item)
+                    case FileEnd():
+                        files += 1
+                        progress(Progress(files, total, len(collected), len(refused)))
+            return collected.finish(refused)
+
+    def _apply(self, params: Any, batch: Mapping[str, jax.Array], *, pool: str) -> dict[str, jax.Array]:
+        patches = to_patches(batch, self.config)
+        together = [patches] if self._fuses else [{m: x} for m, x in patches.items()]
+        method = {'mean': 'features', 'tokens': 'feature_tokens'}[pool]
+        features: dict[str, jax.Array] = {}
+        for part in together:
+            features |= PretrainingModel(self.config).apply({'params': params}, part, method=method)
+        return features
+
+    def _check(self, modality: str, pool: str, batch_size: int) -> None:
+        if modality not in CHOICES:
+            raise ConfigError(f'modality = {modality!r}: must be one of {", ".join(CHOICES)}.')
+        if pool not in POOLS:
+            raise ConfigError(f'pool = {pool!r}: must be one of {", ".join(POOLS)}.')
+        if batch_size < 1:
+            raise ConfigError(f'batch_size = {batch_size}: must be at least 1.')
+        wanted = chosen(modality, offered=())
+        lacking = [m for m in wanted if m not in self.modalities]
+        if lacking:
+            raise ConfigError(
+                f'modality = {modality!r}: must be auto or {" or ".join(self.modalities)}; this network has '
+                f'no encoder for {" and ".join(lacking)}.'
+            )
+
+    def _clips(self, arrays: Mapping[str, np.ndarray], modality: str) -> Generator[Window]:
+        """Clips that are there already."""
+        clip = self.clip
+        shapes = {
+            'waveform': ((clip.num_samples,), np.int16),
+            'frames': ((clip.frames, clip.frame_size, clip.frame_size, 3), np.uint8),
+        }
+        wanted = chosen(modality, self.modalities)
+        names = [ARRAYS[m] for m in wanted if modality != 'auto' or ARRAYS[m] in arrays]
+        for name in names:
+            shape, dtype = shapes[name]
+            if name not in arrays or arrays[name].dtype != dtype or arrays[name].shape[1:] != shape:
+                there = arrays.get(name)
+                found = 'none' if there is None else f'{there.dtype} {list(there.shape)}'
+                sizes = ', '.join(str(size) for size in shape)
+                raise DataError(
+                    f'{name}: must be {np.dtype(dtype).name} [n, {sizes}], as the network was trained with; '
+                    f'there is {found}.'
+                )
+        counts = {len(arrays[name]) for name in names}
+        if len(counts) != 1:
+            raise DataError(f'arrays: must be {" or ".join(shapes)}, or both of one length.')
+        for i in range(counts.pop()):
+            row = {name: arrays[name][i] for name in names}
+            samples = clip.num_samples if 'waveform' in row else 0
+            yield Window(str(i), 0.0, clip.seconds, samples=samples, **row)
+
+
+class _Collected:
+    """Windows, computed in batches of those that have the same modalities."""
+
+    def __init__(self, compute: Callable[[Batch], dict[str, jax.Array]], batch_size: int) -> None:
+        self._compute, self._sizes = compute, bucket_sizes(batch_size)
+        self._ids: list[str] = []
+        self._times: list[tuple[float, float]] = []
+        self._has: list[tuple[bool, bool]] = []
+        self._waiting: dict[tuple[bool, bool], list[tuple[int, Window]]] = {}
+        self._running: collections.deque[tuple[list[int], dict[str, jax.Array]]] = collections.deque()
+        self._done: list[tuple[list[int], dict[str, np.ndarray]]] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, window: Window) -> None:
+        has = window.waveform is not None, window.frames is not None
+        waiting = self._waiting.setdefault(has, [])
+        waiting.append((len(self), window))
+        self._ids.append(window.id)
+        self._times.append((window.start_s, window.end_s))
+        self._has.append(has)
+        if len(waiting) == self._sizes[-1]:
+            self._start(waiting)
+
+    def close(self) -> None:
+        """Waits until nothing is computed any more: an interpreter that ends before that may crash."""
+        jax.block_until_ready([features for _, features in self._running])
+
+    def finish(self, refused: Sequence[Refusal]) -> Embeddings:
+        for waiting in self._waiting.values():
+            if waiting:
+                self._start(waiting)
+        while self._running:
+            self._fetch()
+        start_s, end_s = np.array(self._times, np.float64).reshape(-1, 2).T
+        has_audio, has_video = np.array(self._has, bool).reshape(-1, 2).T
+        arrays = {kind: self._rows(kind) for kind in FEATURES}
+        return Embeddings(
+            self._ids,
+            start_s,
+            end_s,
+            has_audio=has_audio,
+            has_video=has_video,
+            refused=list(refused),
+            **arrays,
+        )
+
+    def _start(self, waiting: list[tuple[int, Window]]) -> None:
+        """Computes the windows that wait; the smallest size that holds them is filled up with the last."""
+        rows, windows = [row for row, _ in waiting], [window for _, window in waiting]
+        waiting.clear()
+        size = next(size for size in self._sizes if size >= len(rows))
+        windows += windows[-1:] * (size - len(rows))
+        batch = {
+            name: np.stack([getattr(window, name) for window in windows])
+            for name in ARRAYS.values()
+            if getattr(windows[0], name) is not None
+        }
+        if 'waveform' in batch:
+            batch['samples'] = np.array([window.samples for window in windows], np.int32)
+        self._running.append((rows, self._compute(batch)))
+        # One batch is computed while the next is put together.
+        if len(self._running) > 1:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        rows, features = self._running.popleft()
+        self._done.append((rows, {kind: x[: len(rows)] for kind, x in jax.device_get(features).items()}))
+
+    def _rows(self, kind: str) -> np.ndarray | None:
+        """All rows of a kind of feature, zero where a window lacks it."""
+        parts = [(rows, features[kind]) for rows, features in self._done if kind in features]
+        if not parts:
+            return None
+        array = np.zeros((len(self), *parts[0][1].shape[1:]), np.float32)
+        for rows, part in parts:
+            array[rows] = part
+        return array
+
+
+def bucket_sizes(batch_size: int) -> tuple[int, ...]:
+    """The sizes of batches that are compiled, if they come up: powers of 4, and the largest."""
+    return (*(size for k in range(16) if (size := 4**k) < batch_size), batch_size)

@@ -1,0 +1,110 @@
+"""Features of the windows of files, and the files that hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Bool, Float
+
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data.clip import Refusal
+
+SUFFIXES = ('.npz', '.parquet')
+FEATURES = ('audio', 'video', 'fused')
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """Features of n windows, in the order of the files: pooled [n d], or of tokens [n t d].
+
+    A kind of feature that no window has is None. A row of a window that lacks it is zero: `has` tells.
+
+    Attributes:
+        ids: `PATH@START`, or the number of the row for arrays.
+        start_s: where the window begins in its file.
+        end_s: where it ends.
+        audio: before fusion.
+        video: before fusion.
+        fused: after it, of windows with both.
+        has_audio: whether the window has sound.
+        has_video: whether it has pictures.
+        refused: what could not be used, and why.
+    """
+
+    ids: list[str]
+    start_s: Float[np.ndarray, ' n']
+    end_s: Float[np.ndarray, ' n']
+    audio: Float[np.ndarray, 'n ...'] | None
+    video: Float[np.ndarray, 'n ...'] | None
+    fused: Float[np.ndarray, 'n ...'] | None
+    has_audio: Bool[np.ndarray, ' n']
+    has_video: Bool[np.ndarray, ' n']
+    refused: list[Refusal]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def has(self, kind: str) -> Bool[np.ndarray, ' n']:
+        """Which rows have a kind of feature; `fused` takes both sound and pictures."""
+        masks = {'audio': self.has_audio, 'video': self.has_video, 'fused': self.has_audio & self.has_video}
+        return masks[kind]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a file, in one step, over what is there.
+
+        `.npz` has `ids`, `start_s`, `end_s`, `has_audio`, `has_video` and the kinds of features that
+        there are, zero where a row lacks one. `.parquet` has the same columns, null there.
+
+        Raises:
+            ConfigError: of another suffix, or it can't be written.
+        """
+        target = check_output(path)
+        temporary = target.with_name(f'.{target.name}')
+        columns: dict[str, Any] = {
+            'ids': np.array(self.ids, np.str_),
+            'start_s': self.start_s,
+            'end_s': self.end_s,
+            'has_audio': self.has_audio,
+            'has_video': self.has_video,
+        }
+        arrays = {kind: array for kind in FEATURES if (array := getattr(self, kind)) is not None}
+        try:
+            if target.suffix == '.npz':
+                with temporary.open('wb') as file:
+                    np.savez(file, **columns, **arrays)
+            else:
+                lists = {kind: _lists(array, self.has(kind)) for kind, array in arrays.items()}
+                pyarrow.parquet.write_table(pa.table({**columns, **lists}), temporary)
+            temporary.replace(target)
+        except OSError as error:
+            raise ConfigError(f'--output={path}: must be a file that can be written ({error}).') from None
+
+
+def check_output(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The file to write.
+
+    Raises:
+        ConfigError: it is of a kind that can't be, or there is no such folder.
+    """
+    target = pathlib.Path(path).expanduser()
+    if target.suffix not in SUFFIXES:
+        raise ConfigError(f'--output={path}: must end in {" or ".join(SUFFIXES)}.')
+    if not target.parent.is_dir():
+        raise ConfigError(f'--output={path}: must be in a folder that is there; {target.parent} is none.')
+    return target
+
+
+def _lists(array: Float[np.ndarray, 'n ...'], there: Bool[np.ndarray, ' n']) -> pa.Array:
+    """Rows as lists of numbers, or of tokens that are such lists; null where nothing is there."""
+    values = pa.array(array[there].reshape(-1))
+    for size in array.shape[:1:-1]:
+        values = pa.LargeListArray.from_arrays(np.arange(0, len(values) + 1, size), values)
+    # Not lists of a fixed size: pyarrow writes those with nulls among them, and can't read them.
+    ends = np.cumsum(there) * array.shape[1]
+    return pa.LargeListArray.from_arrays(np.append(0, ends), values, mask=pa.array(~there))

@@ -1,0 +1,299 @@
+"""Files with most of them hidden, filled in by a pretrained network: to look at and to listen to."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.io.wavfile
+from jaxtyping import Float
+
+from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data import media
+from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, Refusal
+from diffmavil_jax.data.sandbox import DecodePool
+from diffmavil_jax.data.windows import Window, read_window
+from diffmavil_jax.evaluation.listening import to_waveform
+from diffmavil_jax.evaluation.showcase import Shown, show
+from diffmavil_jax.models.patches import take_tokens
+from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.objectives.reconstruction import denormalize_patches
+from diffmavil_jax.objectives.sampling import make_steps, sample_masked
+from diffmavil_jax.plan.buckets import visible_tokens
+from diffmavil_jax.report import figures, film
+from diffmavil_jax.report.content import Reconstruction, Stages
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import PARTS, load_params
+
+_SEVERAL = 25  # steps
+_SHORTEST_S = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is hidden, and how it is sampled.
+
+    Attributes:
+        mask_ratio: of both modalities, or of the one that is not dropped. None: that of the run's
+            evaluation; with `drop`, nothing else is hidden.
+        drop: `audio` or `video`, of which nothing is seen; or empty.
+        steps: None: 1, the estimate of x_0 that errors and reports are of; 25 for a network that predicts
+            noise, which has no such estimate.
+        sampler: see `make_steps`.
+        eta: see `make_steps`.
+        seed: of masks and noise.
+    """
+
+    mask_ratio: float | None = None
+    drop: str = ''
+    steps: int | None = None
+    sampler: str = 'ddim'
+    eta: float = 0.0
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A clip on its way through the network, by modality; the target of one that it lacks is NaN.
+
+    Of the sound, `samples` are the clip's: what the spectrogram has after them is padding.
+    """
+
+    shown: Mapping[str, Shown]
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What was made of a file."""
+
+    path: str
+    files: tuple[pathlib.Path, ...]
+
+
+class Reconstructor:
+    """A pretrained network that fills in clips, one at a time."""
+
+    def __init__(self, run: str | os.PathLike[str], options: Options) -> None:
+        """Loads a run.
+
+        Raises:
+            ConfigError: it can't be loaded or does not predict patches, or an option is wrong.
+        """
+        values = read_config(run)
+        if values['objective'] != 'pretraining':
+            raise ConfigError(
+                f'{os.fspath(run)} has objective={values["objective"]}: must be a run of pretraining, whose '
+                'network predicts patches.'
+            )
+        self.config = config = dataclasses.replace(from_dict(values), seed=options.seed)
+        self.drop = options.drop
+        visible = visible_counts(config, options.mask_ratio, options.drop)
+        if options.drop and config.loss.normalize_targets:
+            raise ConfigError(
+                f'drop = {options.drop!r}: must be empty for this network: it predicts normalised patches, '
+                'whose mean and scale are those of the target.'
+            )
+        count = options.steps
+        if count is None:
+            count = _SEVERAL if config.diffusion.target == 'eps' else 1
+        steps = make_steps(config, count, options.sampler, options.eta)
+        self._params = load_params(run)[0]
+        lacking = [part for part in PARTS if part not in self._params]
+        if lacking:
+            raise ConfigError(f'{os.fspath(run)} has no {", ".join(lacking)}: must be a run of pretraining.')
+        objective = PretrainingObjective(config)
+
+        def apply(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, Any]:
+            patches = to_patches(batch, config)
+            positions = jnp.zeros(1, jnp.int32)  # each file as if it were alone, whatever comes before it
+            views, samples = sample_masked(objective, params, patches, positions, visible, steps)
+            if config.loss.normalize_targets:
+                samples = {
+                    m: denormalize_patches(x, take_tokens(patches[m], views[m].decoded))
+                    for m, x in samples.items()
+                }
+            return {'views': views, 'prediction': samples}
+
+        self._apply = jax.jit(apply)
+
+    @property
+    def clip(self) -> ClipSpec:
+        """What the network is given of a file."""
+        return ClipSpec.of(self.config.data)
+
+    def __call__(self, window: Window) -> Result:
+        """Fills in a clip; what is dropped need not be there."""
+        clip = self.clip
+        absent: dict[str, np.ndarray] = {
+            'audio': np.zeros(clip.num_samples, np.int16),
+            'video': np.zeros((clip.frames, clip.frame_size, clip.frame_size, 3), np.uint8),
+        }
+        there = {'audio': window.waveform, 'video': window.frames}
+        samples = clip.num_samples if window.waveform is None else window.samples
+        batch = {ARRAYS[m]: (absent[m] if x is None else x)[None] for m, x in there.items()}
+        batch['samples'] = np.array([samples], np.int32)
+        result = jax.device_get(self._apply(self._params, batch))
+        shown = {m: show(self.config, m, result, 0) for m in MODALITIES}
+        for modality, array in there.items():
+            if array is None:
+                unknown = np.full_like(shown[modality].target, np.nan)
+                shown[modality] = dataclasses.replace(shown[modality], target=unknown)
+        return Result(shown, samples)
+
+    def read(self, pool: DecodePool, path: str, start_s: float) -> Window:
+        """The clip of a file that begins at `start_s`, as far as there is one.
+
+        Raises:
+            MediaError: it can't be read, or lacks what is not dropped.
+        """
+        info, clip = pool.probe(path), self.clip
+        has = {'audio': info.has_audio, 'video': info.has_video}
+        lacking = [m for m in MODALITIES if m != self.drop and not has[m]]
+        if lacking:
+            raise media.MediaError(', '.join(f'no {m}' for m in lacking))
+        left = info.duration_s - start_s
+        if left < _SHORTEST_S:
+            raise media.MediaError(f'too short: {info.duration_s:.2f} s, to begin at {start_s:g} s')
+        seconds = clip.seconds if left > (1 - media.PADDED_FRACTION) * clip.seconds else left
+
+        def decode(modalities: Sequence[str]) -> Any:
+            return pool.call(read_window, path, start_s, seconds, clip, modalities)
+
+        try:
+            found = decode([m for m in MODALITIES if has[m]])
+        except media.MediaError:
+            if not has.get(self.drop):
+                raise
+            # What is dropped need not be usable: it may be silent.
+            found = decode([m for m in MODALITIES if m != self.drop])
+        waveform, frames = found
+        samples = min(clip.num_samples, round(seconds * clip.sample_rate))
+        return Window(path, start_s, start_s + seconds, waveform, samples, frames)
+
+
+def reconstruct(
+    files: Sequence[str],
+    run: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: Options,
+    *,
+    start_s: float = 0.0,
+    video: str = 'gif',
+) -> Iterator[Written | Refusal]:
+    """Writes for each file a PNG, a film, and target and reconstruction as sound; over what is there.
+
+    The sound of both is made from log-mel, so that only what the network did tells them apart.
+
+    Args:
+        files: media.
+        run: workdir of a pretraining run.
+        output: a folder.
+        options: what is hidden, and how it is sampled.
+        start_s: where the clip begins in each file, in seconds.
+        video: `gif` or `mp4`.
+
+    Yields:
+        What was written of each file, or why it can't be used.
+
+    Raises:
+        ConfigError: the run, the folder or an option can't be used.
+    """
+    if video not in film.FORMATS:
+        raise ConfigError(f'video = {video!r}: must be one of {", ".join(film.FORMATS)}.')
+    if not 0 <= start_s <= media.MAX_SECONDS:
+        raise ConfigError(f'start_s = {start_s:g}: must be from 0 to {media.MAX_SECONDS:g}.')
+    reconstructor = Reconstructor(run, options)
+    folder = pathlib.Path(output).expanduser()
+    _write(folder, {})
+    with DecodePool(1) as pool:
+        for path, name in zip(files, _names(files), strict=True):
+            try:
+                window = reconstructor.read(pool, path, start_s)
+            except media.MediaError as error:
+                yield Refusal(path, str(error))
+                continue
+            contents = _contents(reconstructor.config, path, reconstructor(window), video, options.seed)
+            yield Written(path, _write(folder, {name + end: content for end, content in contents.items()}))
+
+
+def visible_counts(config: Config, mask_ratio: float | None, drop: str) -> dict[str, int]:
+    """How many tokens of each modality stay; see `Options`.
+
+    Raises:
+        ConfigError: that would hide nothing, or all of both.
+    """
+    if drop and drop not in MODALITIES:
+        raise ConfigError(f'drop = {drop!r}: must be {" or ".join(MODALITIES)}, or empty.')
+    if mask_ratio is None:
+        mask_ratio = 0.0 if drop else config.evaluation.mask_ratio
+    elif not (0 <= mask_ratio < 1 if drop else 0 < mask_ratio < 1):
+        allowed = 'from 0 to below 1 with drop' if drop else 'between 0 and 1, both excluded'
+        raise ConfigError(
+            f'mask_ratio = {mask_ratio:g}: must be {allowed}: something must be seen, and something hidden; '
+            'drop=audio or drop=video hides one modality wholly.'
+        )
+    if drop and not config.model.class_token:
+        raise ConfigError(
+            f'drop = {drop!r}: must be empty: the encoders of this network have no class token.'
+        )
+    tokens = {'audio': config.audio.num_tokens, 'video': config.video_tokens}
+    return {
+        m: 0 if m == drop else n if mask_ratio == 0 else visible_tokens(n, mask_ratio, 1)
+        for m, n in tokens.items()
+    }
+
+
+def _contents(config: Config, path: str, result: Result, video: str, seed: int) -> dict[str, bytes]:
+    """The files of a clip by the ends of their names."""
+    seconds = config.data.seconds
+    stages = {
+        m: Stages(target=s.target, masked=s.masked, prediction=s.prediction, start=s.start)
+        for m, s in result.shown.items()
+    }
+    sheet = figures.reconstruction_sheet(Reconstruction(id=path, seconds=seconds, **stages))
+    frames = film.side_by_side(stages['video'])
+    contents = {
+        '.png': figures.to_png(sheet),
+        f'.{video}': (film.to_gif if video == 'gif' else film.to_mp4)(frames, seconds),
+    }
+    for name, log_mel in (('target', stages['audio'].target), ('reconstruction', stages['audio'].prediction)):
+        if np.isfinite(log_mel).all():
+            contents[f'_{name}.wav'] = _wav(log_mel, config.data.sample_rate, result.samples, seed)
+    return contents
+
+
+def _write(folder: pathlib.Path, contents: Mapping[str, bytes]) -> tuple[pathlib.Path, ...]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f'output = {str(folder)!r}: must be a folder to write to ({error}).') from None
+    return tuple(folder / name for name in contents)
+
+
+def _wav(log_mel: Float[np.ndarray, 't f'], sample_rate: int, samples: int, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    scipy.io.wavfile.write(buffer, sample_rate, to_waveform(log_mel, sample_rate, samples, seed))
+    return buffer.getvalue()
+
+
+def _names(files: Iterable[str]) -> list[str]:
+    """Of what is written of each file: its own without the suffix, and numbered where others have it."""
+    names: list[str] = []
+    for file in files:
+        stem = pathlib.Path(file).stem
+        numbered = (f'{stem}_{number}' for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
+    return names

@@ -1,0 +1,68 @@
+"""Cross-modal retrieval over a prepared dataset, with a finished run's features."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from diffmavil_jax.config.schema import from_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data import wrappers as labelled
+from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources, require_modalities
+from diffmavil_jax.data.ledger import Ledger
+from diffmavil_jax.data.prepared.source import PreparedSource, open_prepared
+from diffmavil_jax.evaluation import retrieval
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import load_params, missing_parts
+from diffmavil_jax.tasks.pretraining import make_suite
+
+
+def retrieve(
+    run: str | os.PathLike[str], data: str, split: str, *, clips_per_class: int, seed: int = 0
+) -> dict[str, Any]:
+    """Which sound belongs to which picture, among some clips of each class (CAV-MAE, section 4.2).
+
+    Mean-pooled uni-modal features, cosine; a tie is no hit.
+
+    Args:
+        run: workdir of a pretraining run.
+        data: a prepared dataset.
+        split: of it.
+        clips_per_class: drawn at random; 0: all clips, which then need no classes.
+        seed: of the draw.
+
+    Returns:
+        `a2v` and `v2a` (see `retrieval.retrieval`), the same for `chance`, and `remarks`.
+
+    Raises:
+        ConfigError, DataError: the run, the dataset or the split can't be used.
+    """
+    config = from_dict(read_config(run))
+    if config.objective == 'classification':
+        raise ConfigError(f'--run={os.fspath(run)}: must be a pretraining run; this one is a classifier.')
+    missing = [part for part in ('encoder_audio', 'encoder_video') if part in missing_parts(run)]
+    if missing:
+        raise ConfigError(
+            f'--run={os.fspath(run)}: must have both encoders; it has no {" and ".join(missing)}.'
+        )
+    wanted = config.data
+    spec = ClipSpec.of(wanted)
+    dataset = open_prepared(data)
+    remarks = dataset.remarks(spec)
+    length = sum(file.take for file in dataset.files([split]))
+    source = PreparedSource(dataset, [split], spec, Ledger(dataset.path, length, wanted.max_bad_fraction))
+    require_modalities([source], MODALITIES, 'Retrieval')
+    chosen = list(range(length))
+    if clips_per_class:
+        sets = labelled.label_sets(source)
+        labelled.check_labels(source, sets, least=0)
+        chosen = labelled.few_of_each_class(sets, clips_per_class, seed)
+    suite = make_suite(config, PretrainingObjective(config), Sources(source, source))
+    features = suite.features(load_params(run)[0], chosen)
+    return {
+        'a2v': retrieval.retrieval(features['audio'], features['video']),
+        'v2a': retrieval.retrieval(features['video'], features['audio']),
+        'chance': retrieval.chance(len(chosen)),
+        'remarks': remarks,
+    }

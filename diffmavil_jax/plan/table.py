@@ -1,0 +1,96 @@
+"""The plan as a table for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffmavil_jax.plan.buckets import Plan
+
+
+def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The buckets as dictionaries, with multiply-accumulates and the share that they save."""
+    rows = []
+    for bucket in plan.buckets:
+        clips = bucket.last_sample - bucket.first_sample
+        rows.append(
+            {
+                'first_sample': bucket.first_sample,
+                'last_sample': bucket.last_sample,
+                'mask_ratio': round(bucket.mask_ratio, 6),
+                'audio_tokens': bucket.audio_tokens,
+                'video_tokens': bucket.video_tokens,
+                'batch_size': bucket.batch_size,
+                'steps': bucket.steps,
+                'macs_per_clip': bucket.macs_per_clip,
+                'macs': bucket.macs_per_clip * clips,
+                'saved': 1 - bucket.macs_per_clip / plan.baseline_macs_per_clip,
+            }
+        )
+    return rows
+
+
+def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> str:
+    """The bucket table of `--plan`.
+
+    Args:
+        name: of the run.
+        plan: its buckets.
+        audio_tokens: of a whole clip.
+        video_tokens: of a whole clip.
+    """
+    header = (
+        'first sample',
+        'last sample',
+        'steps',
+        'batch',
+        'mask',
+        'audio',
+        'video',
+        'MACs/clip',
+        'MACs',
+        'saved',
+    )
+    lines = [header] + [
+        (
+            f'{row["first_sample"]:,}',
+            f'{row["last_sample"]:,}',
+            f'{row["steps"]:,}',
+            f'{row["batch_size"]:,}',
+            f'{row["mask_ratio"]:.3f}',
+            str(row['audio_tokens']),
+            str(row['video_tokens']),
+            metric(row['macs_per_clip']),
+            metric(row['macs']),
+            f'{100 * row["saved"]:.1f} %',
+        )
+        for row in plan_rows(plan)
+    ]
+    total = (
+        'total',
+        f'{plan.total_samples:,}',
+        f'{plan.total_steps:,}',
+        '',
+        '',
+        '',
+        '',
+        '',
+        metric(plan.macs),
+    )
+    lines.append((*total, f'{100 * plan.saved:.1f} %'))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    table = '\n'.join(
+        '  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    )
+    buckets = f'{len(plan.buckets)} buckets' if len(plan.buckets) > 1 else '1 bucket'
+    return (
+        f'{name}: {buckets}; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
+        f'{table}\n'
+        f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
+        f'({metric(plan.baseline_macs_per_clip)} a clip), at equal clips.'
+    )
+
+
+def metric(value: float) -> str:
+    """Three digits and a metric prefix."""
+    exponent = min(max(len(str(int(value))) - 1, 0) // 3, 6)
+    return f'{value / 1000**exponent:.3g} {" kMGTPE"[exponent]}'.strip()

@@ -1,0 +1,145 @@
+"""A run's directory: made once, resumed with the same config only, never overwritten silently."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from diffmavil_jax.config.schema import Config, to_dict
+from diffmavil_jax.config.tree import ConfigError, difference, filled
+
+# Sections and fields that don't change what is learned: a run may resume with others.
+_FREE = (
+    'config.parallel',
+    'config.checkpoint',
+    'config.data.threads',
+    'config.data.workers',
+    'config.data.prefetch_batches',
+    'config.data.cache_gb',
+    'config.data.path',
+)
+
+_PACKAGES = ('diffmavil-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'av', 'numpy')
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The directory of a run, and whether a run was there before."""
+
+    path: pathlib.Path
+    resumed: bool
+
+
+def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: bool) -> Workdir:
+    """Prepares a directory for a run of this config.
+
+    A directory that holds a run of the same config is resumed. With `overwrite`, what it
+    holds is moved to a sibling directory first.
+
+    Raises:
+        ConfigError: where the directory can't be written, or holds a run of another config.
+    """
+    if '://' in os.fspath(path):
+        raise ConfigError(
+            f'--workdir={path}: must be a directory of a file system; mount the bucket (docs/scale.md).'
+        )
+    root = pathlib.Path(path).expanduser().absolute()
+    if overwrite and root.exists():
+        if any(root.iterdir()) and not (root / 'config.json').exists():
+            raise ConfigError(f'--workdir={path}: holds no run that --overwrite could keep aside.')
+        set_aside(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / '.writable'
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f'--workdir={path}: must be a directory that can be written ({error.strerror}).'
+        ) from None
+    saved = root / 'config.json'
+    resumed = saved.exists()
+    if resumed:
+        _check_same(saved, config, path)
+    else:
+        write_json(saved, to_dict(config))
+    return Workdir(root, resumed)
+
+
+def join_workdir(path: str | os.PathLike[str]) -> Workdir:
+    """The directory of a run that another process has opened.
+
+    Raises:
+        ConfigError: it can't be seen from here.
+    """
+    root = pathlib.Path(path).expanduser().absolute()
+    if not (root / 'config.json').exists():
+        raise ConfigError(
+            f'--workdir={path}: must be on storage that all hosts share; {platform.node()} does not see what '
+            f'process 0 wrote there.'
+        )
+    return Workdir(root, resumed=True)
+
+
+def write_environment(root: pathlib.Path, device: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the versions, the platform and the device beside the run; one line for each start."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    environment = {
+        'python': platform.python_version(),
+        'platform': platform.platform(),
+        **{f'version {name}': version for name, version in versions.items()},
+        **device,
+    }
+    with (root / 'environment.jsonl').open('a', encoding='utf-8') as file:
+        file.write(json.dumps(environment) + '\n')
+    return environment
+
+
+def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str]) -> None:
+    try:
+        old = json.loads(saved.read_text(encoding='utf-8'))
+    except ValueError:
+        raise ConfigError(
+            f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
+        ) from None
+    lines = difference(filled(old, to_dict(Config())), json.loads(json.dumps(to_dict(config))))
+    for line in lines:
+        if line.startswith('config.data.path:'):
+            print(f'Other data than before: {line}')
+    lines = [
+        line for line in lines if not line.startswith(tuple(free + end for free in _FREE for end in '.:'))
+    ]
+    if lines:
+        raise ConfigError(
+            f'--workdir={path} holds a run of another config:\n  '
+            + '\n  '.join(lines)
+            + '\nGive another --workdir, the same config, or --overwrite to start anew and keep the old run.'
+        )
+
+
+def set_aside(root: pathlib.Path) -> None:
+    """Renames a directory to a sibling that does not exist yet."""
+    number = 1
+    while (target := root.with_name(f'{root.name}.old-{number}')).exists():
+        number += 1
+    root.rename(target)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file whole, or not at all."""
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
+    temporary.replace(path)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return 'not installed'

@@ -1,0 +1,240 @@
+"""Classification as a task: labels, what is pretrained and what is new, validation and test."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffmavil_jax.config.schema import Config, split_list
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data import wrappers as labelled
+from diffmavil_jax.data.clip import ClipSource, DataError, Sources, require_modalities
+from diffmavil_jax.evaluation.classification import ClassifierSuite
+from diffmavil_jax.evaluation.held_out import extract, spread
+from diffmavil_jax.evaluation.probes import moments
+from diffmavil_jax.models.classifier import MOMENTS, NEW
+from diffmavil_jax.objectives.classification import ClassificationObjective
+from diffmavil_jax.plan.buckets import Plan
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import (
+    check_start,
+    load_for,
+    missing_parts,
+    new_parts,
+    start_from,
+)
+from diffmavil_jax.tasks.pretraining import clip_shapes
+from diffmavil_jax.tasks.reports import classification as report
+from diffmavil_jax.tasks.reports.facts import Facts
+from diffmavil_jax.tasks.task import Task
+from diffmavil_jax.training.optimizer import layer_decay, make_optimizer
+from diffmavil_jax.training.state import TrainState
+
+_MOMENT_CLIPS = 2_048  # at most, that the moments of a probe's features are of
+
+
+def classification_task(config: Config, plan: Plan, sources: Sources, workdir: pathlib.Path) -> Task:
+    """Trains on labels, from config.init if it is given; measures validation clips, then test clips.
+
+    Raises:
+        ConfigError: config.init can't be started from.
+        DataError: the clips lack a modality or labels.
+    """
+    finetune = config.finetune
+    check_start(config, finetune.modalities)
+    new = _new_parts(config)
+    require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')
+    train, validation, test = split(config, sources)
+    classes = len(train.label_names)
+    objective = ClassificationObjective(
+        config, classes, multi_label=train.multi_label, time_steps=_time_steps(config)
+    )
+    predict = jax.jit(objective.probabilities)
+    options = {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
+    suites = {
+        name: ClassifierSuite(predict, source, **options)
+        for name, source in (('validation', validation), ('test', test))
+        if source is not None
+    }
+    frozen = finetune.probe != 'none'
+    vit, both = config.model.vit, finetune.modality == 'both'
+    scales = layer_decay(
+        finetune.layer_decay if config.loaded else 1.0,
+        vit.depth,
+        config.model.fusion_layers if both else 0,
+        NEW,
+        frozen=frozen,
+    )
+
+    def start(state: TrainState) -> TrainState:
+        if config.loaded:
+            loaded = load_for(config, finetune.modalities)
+            state = start_from(state, loaded, new=(*NEW, MOMENTS, *new), run=config.loaded)
+        return _standardized(state, objective, train, options) if MOMENTS in state.params else state
+
+    def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
+        del initial
+        return report.write(config, plan, suites, sources, state.evaluated, workdir, facts)
+
+    watched = suites.get('validation')
+    return Task(
+        objective=objective,
+        optimizer=make_optimizer(config.optimizer, scales),
+        source=_drawn_from(config, train),
+        batch=clip_shapes(config, finetune.modalities) | {'target': ((classes,), jnp.float32)},
+        evaluate=watched if watched is not None else lambda params: {},
+        best_metric='eval/map' if train.multi_label else 'eval/top1',
+        start=start,
+        finish=finish,
+        averaged=finetune.average_decay > 0,
+        select_best=finetune.select == 'best',
+        notes=(
+            *filter(None, (sources.coverage, *sources.notes, new_parts(config, new), _seen_before(config))),
+            describe(config, train, validation, test),
+        ),
+    )
+
+
+def split(config: Config, sources: Sources) -> tuple[ClipSource, ClipSource | None, ClipSource]:
+    """Training, validation and test clips with their targets; validation is a part of the training split.
+
+    Raises:
+        DataError: a class has too few clips, or the test clips have a class that training does not.
+    """
+    finetune = config.finetune
+    sets = labelled.label_sets(sources.train)
+    labelled.check_labels(sources.train, sets, least=2 if finetune.validation_fraction else 1)
+    if sources.held_out.label_names != sources.train.label_names:
+        raise DataError(
+            f'The held-out clips have other classes than the training clips: {sources.held_out.label_names} '
+            f'and {sources.train.label_names}.'
+        )
+    kept, held_out = labelled.split_by_class(sets, finetune.validation_fraction, config.seed)
+    if finetune.clips_per_class:
+        few = labelled.few_of_each_class([sets[i] for i in kept], finetune.clips_per_class, config.seed)
+        kept = [kept[i] for i in few]
+
+    def chosen(source: ClipSource) -> ClipSource:
+        return labelled.Targets(source, finetune.modalities)
+
+    validation = chosen(labelled.Subset(sources.train, held_out)) if held_out else None
+    return chosen(labelled.Subset(sources.train, kept)), validation, chosen(sources.held_out)
+
+
+def describe(config: Config, train: ClipSource, validation: ClipSource | None, test: ClipSource) -> str:
+    """What is trained on and measured, in a sentence."""
+    parts = [f'{len(train):,} training']
+    if validation is not None:
+        parts.append(f'{len(validation):,} validation')
+    parts.append(f'{len(test):,} test clips')
+    origin = f'from {config.loaded}' if config.loaded else 'from scratch'
+    crop = f'one crop of {config.data.seconds:g} s'
+    if 'video' in config.finetune.modalities:
+        crop += f' with {config.data.frames} pictures'
+    counts = ' and '.join([', '.join(parts[:-1]), parts[-1]])
+    return f'{counts} of {len(train.label_names)} classes, {origin}; {crop} of each.'
+
+
+def _standardized(
+    state: TrainState, objective: ClassificationObjective, train: ClipSource, options: Mapping[str, int]
+) -> TrainState:
+    """The state with the moments of the features of training clips."""
+    features = jax.jit(objective.features)
+    functions = {'probe': lambda batch: {'features': features(state.params, batch)}}
+    rows = extract(functions, train, spread(len(train), _MOMENT_CLIPS), **options)['probe']['features']
+    measured = dict(zip(('mean', 'deviation'), moments(rows), strict=True))
+
+    def placed(params: Any) -> Any:
+        old = params[MOMENTS]
+        new = {name: jax.device_put(measured[name].astype(x.dtype), x.sharding) for name, x in old.items()}
+        return {**params, MOMENTS: new}
+
+    average = None if state.average is None else placed(state.average)
+    return dataclasses.replace(state, params=placed(state.params), average=average)
+
+
+def _seen_before(config: Config) -> str:
+    """What to say of parameters that labels were used for."""
+    if not config.loaded or read_config(config.loaded)['objective'] != 'classification':
+        return ''
+    return (
+        f'{config.loaded} was itself trained on labels: clips that it trained on may be among the test clips '
+        'here, whose scores then say little.'
+    )
+
+
+def _drawn_from(config: Config, train: ClipSource) -> ClipSource:
+    return labelled.Balanced(train, labelled.label_sets(train)) if config.finetune.class_balanced else train
+
+
+def _new_parts(config: Config) -> tuple[str, ...]:
+    """The fusion, where both modalities are classified and what is started from has none.
+
+    Raises:
+        ConfigError: an encoder is not there.
+    """
+    missing = missing_parts(config.loaded)
+    for modality in config.finetune.modalities:
+        if f'encoder_{modality}' in missing:
+            raise ConfigError(
+                f'config.finetune.modality = {config.finetune.modality!r}: must be one that '
+                f'{config.init!r} has an encoder for; it has none for {modality}.'
+            )
+    return ('fusion',) if config.finetune.modality == 'both' and 'fusion' in missing else ()
+
+
+def _time_steps(config: Config) -> dict[str, float]:
+    """Between neighbouring positions, in those of the run that is started from."""
+    steps = {'audio': 1.0, 'video': 1.0}
+    if not config.init or config.finetune.positions == 'extend':
+        return steps
+    run = read_config(config.init)
+    return {
+        'audio': run['audio']['num_frames'] / config.audio.num_frames,
+        'video': run['data']['frames'] / config.data.frames,
+    }
+
+
+def folds(config: Config) -> list[tuple[str, Config]]:
+    """The runs of a cross-validation, by name: each of config.finetune.folds is tested once.
+
+    Raises:
+        ConfigError: the data are not prepared ones, or lack a fold.
+    """
+    names = split_list(config.finetune.folds)
+    if config.data.source != 'tfds':
+        raise ConfigError(
+            f'config.finetune.folds = {config.finetune.folds!r}: must be empty with data.source='
+            f'{config.data.source}; only prepared datasets have splits by name.'
+        )
+    from diffmavil_jax.data.prepared.source import open_prepared  # TFDS takes a second to import
+
+    for path in split_list(config.data.path):
+        dataset = open_prepared(path)
+        absent = [name for name in names if not dataset.has_split(name)]
+        if absent:
+            raise ConfigError(
+                f'config.finetune.folds = {config.finetune.folds!r}: must be splits of {path}, which has '
+                f'{dataset.describe_splits()}, and no {", ".join(absent)}.'
+            )
+    return [
+        (
+            name,
+            dataclasses.replace(
+                config,
+                name=f'{config.name}_{name}',
+                data=dataclasses.replace(
+                    config.data,
+                    train_split=','.join(other for other in names if other != name),
+                    eval_split=name,
+                ),
+                finetune=dataclasses.replace(config.finetune, folds=''),
+            ),
+        )
+        for name in names
+    ]

@@ -1,0 +1,96 @@
+"""Pretraining as a task: what it learns from, how it is measured and reported."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.data.clip import MODALITIES, Sources, require_modalities
+from diffmavil_jax.evaluation.held_out import Network
+from diffmavil_jax.evaluation.suite import Suite
+from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
+from diffmavil_jax.plan.buckets import Plan, counts_at
+from diffmavil_jax.saved.params import (
+    check_start,
+    load_for,
+    missing_parts,
+    new_parts,
+    start_from,
+)
+from diffmavil_jax.tasks.reports import pretraining as report
+from diffmavil_jax.tasks.reports.facts import Facts
+from diffmavil_jax.tasks.stage2 import make_objective, with_teacher
+from diffmavil_jax.tasks.task import Task
+from diffmavil_jax.training.optimizer import make_optimizer
+from diffmavil_jax.training.state import TrainState
+
+
+def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: pathlib.Path) -> Task:
+    """Masked reconstruction and contrast of both modalities.
+
+    Raises:
+        ConfigError: config.init can't be started from.
+        DataError: the clips lack a modality.
+    """
+    missing = missing_parts(config.loaded)
+    check_start(config, MODALITIES)
+    require_modalities([sources.train, sources.held_out], MODALITIES, 'Pretraining')
+    present = {'present': ((2,), jnp.float32)} if config.data.missing_modality == 'mask' else {}
+    objective = make_objective(config)
+    suite = make_suite(config, objective, sources)
+
+    def start(state: TrainState) -> TrainState:
+        state = with_teacher(state, config)
+        if not config.loaded:
+            return state
+        return start_from(state, load_for(config, MODALITIES), new=missing, run=config.loaded)
+
+    def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
+        print('Evaluating the trained and the untrained network ...', flush=True)
+        return report.write(config, plan, suite, sources, state.params, initial().params, workdir, facts)
+
+    return Task(
+        objective=objective,
+        optimizer=make_optimizer(config.optimizer),
+        source=sources.train,
+        batch=clip_shapes(config, MODALITIES) | present,
+        evaluate=suite,
+        best_metric='eval/retrieval/a2v/r10',
+        start=start,
+        finish=finish,
+        notes=tuple(
+            filter(None, (sources.coverage, *sources.notes, new_parts(config, missing), _negatives(config)))
+        ),
+    )
+
+
+def _negatives(config: Config) -> str:
+    batch = config.batch
+    if batch.parts == 1:
+        return ''
+    return (
+        f'The gradient of a batch is computed in {batch.parts} parts: InfoNCE contrasts each clip with those '
+        f'of its part, {batch.size // batch.parts} at the last mask ratio, not with {batch.size}.'
+    )
+
+
+def clip_shapes(config: Config, modalities: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and dtypes of a clip's arrays in a batch."""
+    data = config.data
+    shapes = {
+        'audio': ('waveform', (data.num_samples,), jnp.int16),
+        'video': ('frames', (data.frames, data.frame_size, data.frame_size, 3), jnp.uint8),
+    }
+    chosen = {shapes[m][0]: shapes[m][1:] for m in modalities}
+    return chosen | {'position': ((), jnp.int32)}
+
+
+def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
+    """The evaluations, at the evaluation's own mask ratio."""
+    counts = counts_at(config, config.evaluation.mask_ratio)
+    network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
+    return Suite(network, sources.train, sources.held_out)

@@ -1,0 +1,75 @@
+"""The report over the folds of a cross-validation, from what each fold's own report says."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from diffmavil_jax.config.schema import Config, split_list
+from diffmavil_jax.report import html
+from diffmavil_jax.report.content import (
+    CLASSIFICATION_LEAD,
+    CLASSIFICATION_RESULTS,
+    Headline,
+    Report,
+    Row,
+    Table,
+    spell,
+)
+from diffmavil_jax.tasks.reports.classification import TITLES, unit_of
+
+
+def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
+    """Writes report/ below `root`, which holds a directory for each fold; returns the page's path.
+
+    `summary.json` has `test.SCORE.{mean,std,low,high,folds}`.
+    """
+    names = split_list(config.finetune.folds)
+    summaries = [
+        json.loads((root / name / 'report' / 'summary.json').read_text(encoding='utf-8')) for name in names
+    ]
+    scores = {
+        score: spread_of([summary['test'][score]['value'] for summary in summaries])
+        for score in summaries[0]['test']
+    }
+    for score, result in scores.items():
+        unit = unit_of(score)
+        print(f'{score}: mean {spell(result["mean"], unit)}, standard deviation {spell(result["std"], unit)}')
+    rows = [
+        Row(TITLES[score], [*result['folds'], result['mean'], result['std']], unit_of(score))
+        for score, result in scores.items()
+    ]
+    coverage = '; '.join(dict.fromkeys(filter(None, (summary['coverage'] for summary in summaries))))
+    caption = f'Each fold was tested once by a network trained on the others. {coverage}'.strip()
+    report = Report(
+        title=config.name,
+        command=command,
+        lead=CLASSIFICATION_LEAD,
+        results=CLASSIFICATION_RESULTS,
+        headlines=[
+            Headline(
+                f'{TITLES[score]}, mean of {len(names)} folds',
+                spell(result['mean'], unit_of(score)),
+                f'standard deviation {spell(result["std"], unit_of(score))}; 95 %: '
+                f'{spell(result["low"], unit_of(score))} to {spell(result["high"], unit_of(score))}',
+            )
+            for score, result in scores.items()
+        ],
+        tables=[Table('Test scores', caption, [*names, 'mean', 'standard deviation'], rows)],
+        notes=[f'The fold {name} has its own report in {name}/report/.' for name in names],
+        summary={'name': config.name, 'folds': list(names), 'test': scores, 'coverage': coverage},
+    )
+    return html.write(report, root / 'report')
+
+
+def spread_of(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation, and the 95 % interval of the mean by Student's t."""
+    mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * std / math.sqrt(len(values))
+    return {'mean': mean, 'std': std, 'low': mean - half, 'high': mean + half, 'folds': list(values)}

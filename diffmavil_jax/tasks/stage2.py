@@ -1,0 +1,55 @@
+"""Stage 2 as a pretraining run: its objective, and the teacher that it starts with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+
+from diffmavil_jax.config.schema import Config, from_dict, to_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.objectives.pretraining import PretrainingObjective
+from diffmavil_jax.objectives.teacher import TeacherObjective
+from diffmavil_jax.saved.inherit import read_config
+from diffmavil_jax.saved.params import check_params, filled_in, load_params
+from diffmavil_jax.training.state import TrainState
+
+# What teacher and student must have in common: they see the same tokens of the same clips.
+_SHARED = (
+    'audio',
+    'video',
+    'data.seconds',
+    'data.sample_rate',
+    'data.frames',
+    'data.frame_size',
+)
+
+
+def make_objective(config: Config) -> PretrainingObjective:
+    """Of a pretraining run, stage 1 or 2.
+
+    Raises:
+        ConfigError: config.teacher is no run, or sees other tokens than this one.
+    """
+    if config.objective != 'stage2':
+        return PretrainingObjective(config)
+    teacher = from_dict(read_config(config.teacher))
+    check_params(config.teacher)
+    for field in _SHARED:
+        ours, theirs = (
+            functools.reduce(operator.getitem, field.split('.'), to_dict(c)) for c in (config, teacher)
+        )
+        if ours != theirs:
+            raise ConfigError(
+                f'config.{field} = {ours!r}: must be {theirs!r}, as in the run of config.teacher = '
+                f'{config.teacher!r}.'
+            )
+    return TeacherObjective(config, teacher)
+
+
+def with_teacher(state: TrainState, config: Config) -> TrainState:
+    """The state with the teacher's parameters; as it is in stage 1."""
+    if config.objective != 'stage2':
+        return state
+    loaded = load_params(config.teacher)[0]
+    return dataclasses.replace(state, frozen=filled_in(state.frozen, loaded, run=config.teacher))
