@@ -30,7 +30,7 @@ from tests.data.film import grey, tone_from, write
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 KINDS = ('audio', 'video', 'fused')
-MEDIA = pathlib.Path(__file__).parent / 'data' / 'media'
+MEDIA = pathlib.Path(__file__).parents[1] / 'data' / 'media'
 
 
 @pytest.fixture(scope='module')

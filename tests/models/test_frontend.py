@@ -14,7 +14,7 @@ from diffmavil_jax.models.frontend import (
     spectrogram_range,
 )
 
-GOLDEN = np.load(pathlib.Path(__file__).parent / 'golden' / 'kaldi_fbank.npz')
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / 'data' / 'golden' / 'kaldi_fbank.npz')
 RECORDINGS = ('1-17367-A-10', '3-144028-A-0', '4-125929-A-40')
 FLOOR = np.log(np.finfo(np.float32).eps)  # -15.94
 
