@@ -89,11 +89,11 @@ def _plan(config: Config) -> int:
 
 
 def _compile_for(config: Config, topology: str) -> int:
-    from diffmavil_jax.aot import table as compile_table
-    from diffmavil_jax.aot import topology as compile_for
+    from diffmavil_jax.aot import compiled
+    from diffmavil_jax.aot.table import compile_table
 
-    rehearsal = compile_for.run(config, topology, say=lambda text: print(text, flush=True))
-    print(compile_table.compile_table(rehearsal))
+    rehearsal = compiled.run(config, topology, say=lambda text: print(text, flush=True))
+    print(compile_table(rehearsal))
     if rehearsal.fits:
         return 0
     return _fail(

@@ -16,8 +16,8 @@ import numpy as np
 
 from configs import diffmavil
 from diffmavil_jax.config.schema import Config, from_dict
-from diffmavil_jax.experiment import use_compilation_cache
 from diffmavil_jax.parallel.allocator import keep_freed_memory
+from diffmavil_jax.parallel.compilation_cache import use_compilation_cache
 from experiments import cells
 from experiments.intervals import spell_mean
 

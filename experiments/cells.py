@@ -14,18 +14,21 @@ from typing import Any
 
 import jax
 
-from diffmavil_jax.config.schema import Config, DataConfig, EvaluationConfig, from_dict, to_dict
+from diffmavil_jax.atomic import write_json
+from diffmavil_jax.config.clips import DataConfig
+from diffmavil_jax.config.schema import Config, from_dict, to_dict
+from diffmavil_jax.config.training import EvaluationConfig
 from diffmavil_jax.data.clip import Clip, ClipSource, Sources
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.classification import ClassifierSuite
-from diffmavil_jax.evaluation.suite import flatten
-from diffmavil_jax.experiment import make_batches, make_program
+from diffmavil_jax.evaluation.suite import flatten, make_suite
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Plan, make_plan
 from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.workdir import write_json
-from diffmavil_jax.tasks.classification import classification_task, folds, split
-from diffmavil_jax.tasks.pretraining import make_suite, pretraining_task
+from diffmavil_jax.tasks.classification import classification_task, split
+from diffmavil_jax.tasks.folds import folds
+from diffmavil_jax.tasks.pretraining import pretraining_task
+from diffmavil_jax.tasks.program import make_batches, make_program
 from diffmavil_jax.tasks.task import Task
 from diffmavil_jax.training.checkpoint import CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps

@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from configs import diffmavil_fast, mavil
 from diffmavil_jax.aot.flops import matmul_flops
 from diffmavil_jax.config.schema import Config, from_dict
-from diffmavil_jax.experiment import Program
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 from diffmavil_jax.plan.buckets import Plan, make_plan
-from diffmavil_jax.plan.table import metric
+from diffmavil_jax.tasks.program import Program
+from diffmavil_jax.units import metric
 from experiments.stepping import bare_program, random_batch, timed_steps
 
 VARIANTS = {'demo': 'demo', 'paper': 'audioset'}

@@ -23,15 +23,16 @@ import numpy as np
 from configs import finetune as finetune_configs
 from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.data.clip import ClipSpec
-from diffmavil_jax.data.completed import Completed
 from diffmavil_jax.data.ledger import Ledger
-from diffmavil_jax.data.prepared.source import PreparedSource, open_prepared
+from diffmavil_jax.data.prepared.dataset import open_prepared
+from diffmavil_jax.data.prepared.source import PreparedSource
+from diffmavil_jax.data.wrappers import Completed
 from diffmavil_jax.evaluation.held_out import extract
 from diffmavil_jax.evaluation.probes import linear_probe
-from diffmavil_jax.experiment import use_compilation_cache
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.parallel.allocator import keep_freed_memory
+from diffmavil_jax.parallel.compilation_cache import use_compilation_cache
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.saved.inherit import inherit
 from diffmavil_jax.saved.params import load_params

@@ -18,13 +18,13 @@ from diffmavil_jax.data.clip import MODALITIES, ClipSource
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.bands import BandEnergies, audio_band_energies, video_band_energies
 from diffmavil_jax.evaluation.held_out import batches, spread
-from diffmavil_jax.experiment import use_compilation_cache
 from diffmavil_jax.inference.reconstruct import visible_counts
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.sampling import SAMPLERS, Steps, make_steps, sample_masked, step_limits
 from diffmavil_jax.parallel.allocator import keep_freed_memory
+from diffmavil_jax.parallel.compilation_cache import use_compilation_cache
 from diffmavil_jax.saved.inherit import read_config
 from diffmavil_jax.saved.params import load_params
 

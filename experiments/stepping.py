@@ -22,13 +22,13 @@ import numpy as np
 
 from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.experiment import Program, make_program
 from diffmavil_jax.models.attention import choose
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Bucket, Plan, make_plan
 from diffmavil_jax.tasks.pretraining import pretraining_task
+from diffmavil_jax.tasks.program import Program, make_program
 
 METHODS = ('mavil', 'diffmavil')
 

@@ -32,8 +32,9 @@ from diffmavil_jax.data.clip import ClipSource, ClipSpec
 from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.pipeline import Loader, stack
+from diffmavil_jax.data.prepared.dataset import open_prepared
 from diffmavil_jax.data.prepared.format import FEATURES, Metadata
-from diffmavil_jax.data.prepared.source import PreparedSource, open_prepared
+from diffmavil_jax.data.prepared.source import PreparedSource
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.parallel.allocator import keep_freed_memory

@@ -130,11 +130,11 @@ def one_device():
 def make_pretrainer():
     """Makes program and batches of a pretraining config on some clips and devices, without evaluation."""
     from diffmavil_jax.data.clip import MODALITIES
-    from diffmavil_jax.experiment import make_batches, make_program
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
     from diffmavil_jax.parallel.mesh import make_mesh
     from diffmavil_jax.plan.buckets import make_plan
     from diffmavil_jax.tasks.pretraining import clip_shapes
+    from diffmavil_jax.tasks.program import make_batches, make_program
     from diffmavil_jax.tasks.task import Task
     from diffmavil_jax.training.optimizer import make_optimizer
 

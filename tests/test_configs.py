@@ -42,9 +42,9 @@ def flat(values, prefix=()):
 @pytest.mark.parametrize('variant', common.VARIANTS)
 @pytest.mark.parametrize('method', PRESETS)
 def test_a_variant_resolves_plans_and_has_a_model(method, variant):
-    from diffmavil_jax.experiment import token_counts
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
     from diffmavil_jax.plan.buckets import make_plan
+    from diffmavil_jax.tasks.program import token_counts
 
     config = from_dict(get_config(method, variant).to_dict())
     assert config.name == f'{method}_{variant}'

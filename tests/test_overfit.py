@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config import schema as config_module
+from diffmavil_jax.config import network as config_module
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.objectives.inputs import to_patches

@@ -16,13 +16,14 @@ from typing import Any
 
 import jax
 
-from diffmavil_jax.aot.table import size
-from diffmavil_jax.aot.topology import compile_step, find, program_without_data
+from diffmavil_jax.aot.compiled import compile_step, program_without_data
+from diffmavil_jax.aot.topology import find
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.models.attention import choose
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Bucket, make_plan, visible_at_stretches
+from diffmavil_jax.units import size
 
 _GUESSES = 4  # along a line
 

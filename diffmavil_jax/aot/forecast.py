@@ -7,12 +7,13 @@ import dataclasses
 import jax
 
 from diffmavil_jax.aot.chips import TPUS
-from diffmavil_jax.aot.topology import held, program_without_data
-from diffmavil_jax.config.schema import Config, ParallelConfig
+from diffmavil_jax.aot.compiled import held, program_without_data
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.plan.macs import teacher_macs
-from diffmavil_jax.plan.table import metric
+from diffmavil_jax.units import metric
 
 _UTILIZATION = 0.4  # of a chip's peak; large networks commonly reach it
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from diffmavil_jax.aot.compiled import Compiled, Rehearsal
 from diffmavil_jax.aot.hlo import COLLECTIVES, Collective
-from diffmavil_jax.aot.topology import Compiled, Rehearsal
+from diffmavil_jax.units import size
 
 _RESHARDING = ('all-to-all', 'collective-permute')
 _COLUMNS = (
@@ -41,11 +42,6 @@ def compile_table(run: Rehearsal) -> str:
     if moved:
         text.append('These change places between chips: ' + '; '.join(sorted(moved)))
     return '\n'.join(text)
-
-
-def size(size: float) -> str:
-    """Bytes for people."""
-    return f'{size / 2**30:.2f} GiB' if size >= 2**29 else f'{size / 2**20:.1f} MiB'
 
 
 def _row(bucket: Compiled, run: Rehearsal) -> tuple[str, ...]:

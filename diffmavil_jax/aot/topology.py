@@ -6,140 +6,15 @@ Every bucket is compiled by the TPU compiler for the topology, which needs libtp
 
 from __future__ import annotations
 
-import concurrent.futures
-import dataclasses
-import math
 import os
-import pathlib
 import re
-import tempfile
-import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.experimental import topologies
 
 from diffmavil_jax.aot.chips import TPUS, Chip
-from diffmavil_jax.aot.flops import matmul_flops
-from diffmavil_jax.aot.hlo import Collective, Hlo
-from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.data.sources import open_sources
-from diffmavil_jax.experiment import TASKS, Program, make_program
-from diffmavil_jax.parallel.mesh import check_batch, make_mesh
-from diffmavil_jax.plan.buckets import Bucket, Plan, make_plan
-
-_NO_MEMORY = 'RESOURCE_EXHAUSTED'
-_NEEDED = re.compile(r'Used [\d.]+\w* of [\d.]+\w* hbm', re.IGNORECASE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-    """One bucket's step on one chip; bytes, and operations a step.
-
-    Attributes:
-        batch: clips of all chips together.
-        ratio: of masked tokens.
-        arguments: state and batch.
-        temporaries: what the step needs besides.
-        code: the program itself.
-        flops: of the matrix products.
-        traffic: read from and written to HBM.
-        collectives: see `Hlo`.
-        seconds: that compiling took.
-        refusal: the compiler's words where the step does not fit.
-    """
-
-    batch: int
-    ratio: float
-    arguments: int = 0
-    temporaries: int = 0
-    code: int = 0
-    flops: float = 0.0
-    traffic: int = 0
-    collectives: tuple[Collective, ...] = ()
-    seconds: float = 0.0
-    refusal: str = ''
-
-    @property
-    def peak(self) -> int:
-        return self.arguments + self.temporaries + self.code
-
-    def fits(self, chip: Chip) -> bool:
-        return not self.refusal and self.peak <= chip.hbm_bytes
-
-    @property
-    def sent(self) -> float:
-        """Bytes to other chips."""
-        return sum(c.count * c.sent for c in self.collectives)
-
-    def bounds(self, chip: Chip) -> dict[str, float]:
-        """The seconds that each resource needs at its full rate; a step takes at least the largest."""
-        return {
-            'compute': self.flops / chip.flops,
-            'HBM': self.traffic / chip.hbm_bandwidth,
-            'links': self.sent / chip.link_bandwidth,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Rehearsal:
-    """A run compiled for a topology.
-
-    Attributes:
-        name: of the run.
-        topology: as it was asked for.
-        chip: that it is made of.
-        axes: sizes of the mesh, by name.
-        parameters: bytes on a chip.
-        optimizer: bytes on a chip.
-        buckets: in order.
-    """
-
-    name: str
-    topology: str
-    chip: Chip
-    axes: Mapping[str, int]
-    parameters: int
-    optimizer: int
-    buckets: tuple[Compiled, ...]
-
-    @property
-    def fits(self) -> bool:
-        return all(bucket.fits(self.chip) for bucket in self.buckets)
-
-
-def run(config: Config, topology: str, say: Callable[[str], None] = lambda text: None) -> Rehearsal:
-    """Compiles all buckets, which takes minutes each; `say` is told of each.
-
-    Raises:
-        ConfigError: the topology, the mesh or the batch is wrong, or libtpu is missing.
-    """
-    chip, devices = find(topology)
-    mesh = make_mesh(config.parallel, devices)
-    plan = make_plan(config)
-    for bucket in plan.buckets:
-        check_batch(bucket.batch_size, config.batch.parts, mesh)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention='xla'))
-    program = program_without_data(config, plan, mesh)
-
-    def compile_one(index: int) -> Compiled:
-        compiled = compile_step(program, plan.buckets[index], index, len(devices))
-        say(f'mask {compiled.ratio:.3f}: compiled in {compiled.seconds:.0f} s')
-        return compiled
-
-    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        buckets = tuple(pool.map(compile_one, range(len(plan.buckets))))
-    return Rehearsal(
-        config.name,
-        topology,
-        chip,
-        dict(mesh.shape),
-        held(program.abstract.params),
-        held(program.abstract.opt_state),
-        buckets,
-    )
 
 
 def find(topology: str) -> tuple[Chip, list[Any]]:
@@ -172,43 +47,3 @@ def find(topology: str) -> tuple[Chip, list[Any]]:
         )
         raise ConfigError(f'--compile_for = {topology!r}: {words}{hint}') from error
     return chip, list(description.devices)
-
-
-def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
-    """The steps of a run whose clips are not here: the generated world stands in, and is not read."""
-    data = dataclasses.replace(config.data, source='generated', path='', weights='')
-    stand_in = dataclasses.replace(config, data=data)
-    with tempfile.TemporaryDirectory() as folder:
-        task = TASKS[config.objective](stand_in, plan, open_sources(stand_in), pathlib.Path(folder))
-    return make_program(stand_in, task, plan, mesh)
-
-
-def compile_step(program: Program, bucket: Bucket, index: int, chips: int) -> Compiled:
-    """Compiles the step of one bucket, the index-th of the program's plan, and reads what came of it."""
-    began = time.perf_counter()
-    traced = program.trace(index)
-    try:
-        compiled = traced.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        if _NO_MEMORY not in str(error):
-            raise
-        needed = _NEEDED.search(str(error))
-        return Compiled(bucket.batch_size, bucket.mask_ratio, refusal=needed[0] if needed else _NO_MEMORY)
-    memory, hlo = compiled.memory_analysis(), Hlo(compiled.as_text())
-    return Compiled(
-        batch=bucket.batch_size,
-        ratio=bucket.mask_ratio,
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        code=memory.generated_code_size_in_bytes,
-        flops=matmul_flops(traced.jaxpr) / chips,
-        traffic=hlo.memory_traffic(),
-        collectives=tuple(hlo.collectives()),
-        seconds=time.perf_counter() - began,
-    )
-
-
-def held(tree: Any) -> int:
-    """Bytes on one device of arrays with shardings."""
-    leaves = jax.tree.leaves(tree)
-    return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)

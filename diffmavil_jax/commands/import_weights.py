@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from diffmavil_jax.commands.command import Command, fail
-from diffmavil_jax.config.schema import FRONT_ENDS
+from diffmavil_jax.config.clips import FRONT_ENDS
 from diffmavil_jax.interop.layouts import LAYOUTS
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 from diffmavil_jax.commands.command import Command, fail
-from diffmavil_jax.config.schema import split_list
+from diffmavil_jax.config.clips import split_list
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

@@ -33,7 +33,8 @@ def _run(flags: argparse.Namespace) -> int:
 
     from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.data.clip import Refusal
-    from diffmavil_jax.inference.reconstruct import Options, reconstruct
+    from diffmavil_jax.inference.reconstruct import Options
+    from diffmavil_jax.inference.reconstruction_files import reconstruct
 
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not need
     options = Options(flags.mask_ratio, flags.drop, flags.steps, flags.sampler, flags.eta, flags.seed)

@@ -9,7 +9,7 @@ from typing import NotRequired, Protocol, TypedDict
 import numpy as np
 from jaxtyping import Float, Int16, Int64, UInt8
 
-from diffmavil_jax.config.schema import DataConfig
+from diffmavil_jax.config.clips import DataConfig
 
 MODALITIES: tuple[str, ...] = ('audio', 'video')
 ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch
@@ -127,3 +127,13 @@ def require_modalities(sources: Sequence[ClipSource], modalities: Sequence[str],
                 f'{" and no ".join(lacking)}: its clips have {" and ".join(source.modalities)} only. '
                 'Take a dataset whose clips have both, or prepare it again from files that have them.'
             )
+
+
+def clip_id(name: str, start_s: float) -> str:
+    """The clip's name in the dataset."""
+    return f'{printable(name)}@{start_s:.3f}'
+
+
+def printable(text: str) -> str:
+    """Without the surrogates that stand for bytes of a file name that is not UTF-8."""
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')

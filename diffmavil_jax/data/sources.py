@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diffmavil_jax.config.schema import Config, split_list
+from diffmavil_jax.config.clips import split_list
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources
 from diffmavil_jax.data.folder import open_folder

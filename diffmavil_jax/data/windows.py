@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Refusal
+from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Refusal, clip_id
 from diffmavil_jax.data.media.decoding import Frames, Waveform
-from diffmavil_jax.data.prepare.clips import clip_id
 from diffmavil_jax.data.sandbox import DecodePool
 
 _SHORTEST = 0.1  # of a window: less than that at the end of a file is no window

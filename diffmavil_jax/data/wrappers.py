@@ -5,12 +5,13 @@ Each wraps another ClipSource, and is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64
 
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, Clip, ClipSource, DataError, Refusal
+from diffmavil_jax.data.clip import ARRAYS, MODALITIES, Clip, ClipSource, ClipSpec, Refusal
+from diffmavil_jax.data.labels import class_counts
 
 _SMOOTHING = 0.01  # of class counts, as AudioMAE's sampler has it
 
@@ -77,76 +78,39 @@ class Balanced(Subset):
         return min(int(np.searchsorted(self._cumulative, drawn, side='right')), len(self) - 1)
 
 
-def label_sets(source: ClipSource) -> list[Int64[np.ndarray, ' n']]:
-    """The classes of every clip."""
-    return [source.labels(i) for i in range(len(source))]
+class Completed:
+    """A source with silence for the sound, and black for the pictures, that its clips lack (a ClipSource).
 
-
-def class_counts(sets: Iterable[Int64[np.ndarray, ' n']], classes: int) -> Int64[np.ndarray, ' c']:
-    """How many clips each class has."""
-    counts = np.zeros(classes, np.int64)
-    for labels in sets:
-        counts[labels] += 1
-    return counts
-
-
-def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' n']], least: int) -> None:
-    """Checks that there is something to learn, and that no class is a silent zero.
-
-    Raises:
-        DataError: a clip has no class, or fewer than two classes have clips, or one has fewer
-            than `least`.
+    `present` of a clip says what is its own. Nothing may be learned from what stands in, and
+    nothing measured on it.
     """
-    unlabelled = sum(not len(labels) for labels in sets)
-    if unlabelled and not source.multi_label:
-        raise DataError(
-            f'{unlabelled} of the {len(sets)} training clips of {source.name} have no label. Classification '
-            'needs one for each: complete the list, or drop these rows and prepare again.'
-        )
-    counts = class_counts(sets, len(source.label_names))
-    if (counts > 0).sum() < 2:
-        raise DataError(
-            f'{source.name} has training clips of {int((counts > 0).sum())} classes; classification needs '
-            'two or more. Its list needs a column `label`, or its folder a sub-folder for each class.'
-        )
-    scarce = {source.label_names[c]: int(counts[c]) for c in np.flatnonzero(counts < least)}
-    if scarce and not source.multi_label:
-        few = ', '.join(f'{name!r} ({count})' for name, count in list(scarce.items())[:5])
-        raise DataError(
-            f'{len(scarce)} of {len(counts)} classes of {source.name} have fewer than {least} clips to train '
-            f'on: {few}. Add clips, drop these classes from the list, or set '
-            'config.finetune.validation_fraction=0, for which one clip is enough.'
-        )
 
+    modalities = MODALITIES
 
-def split_by_class(
-    sets: Sequence[Int64[np.ndarray, ' n']], fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Indices (kept, held out): of each class `fraction` of its clips are held out, at least one.
+    def __init__(self, source: ClipSource, spec: ClipSpec) -> None:
+        self._source, self._spec = source, spec
+        self.name, self.label_names = source.name, source.label_names
+        self.multi_label = source.multi_label
 
-    A clip of several classes goes by the rarest of them; one of no class is kept.
-    """
-    held_out: list[int] = []
-    for members in _by_rarest(sets).values():
-        count = max(1, round(fraction * len(members))) if fraction and len(members) > 1 else 0
-        held_out += _shuffled(members, seed)[:count]
-    chosen = set(held_out)
-    return [i for i in range(len(sets)) if i not in chosen], sorted(held_out)
+    def __len__(self) -> int:
+        return len(self._source)
 
+    def __getitem__(self, index: int) -> Clip:
+        clip = self._source[index].copy()
+        clip['present'] = np.array([ARRAYS[m] in clip for m in MODALITIES], np.float32)
+        size = self._spec.frame_size
+        clip.setdefault('waveform', np.zeros(self._spec.num_samples, np.int16))
+        clip.setdefault('frames', np.zeros((self._spec.frames, size, size, 3), np.uint8))
+        return clip
 
-def few_of_each_class(sets: Sequence[Int64[np.ndarray, ' n']], count: int, seed: int) -> list[int]:
-    """Indices of up to `count` clips of each class; a clip of several classes goes by the rarest of them."""
-    return sorted(i for members in _by_rarest(sets).values() for i in _shuffled(members, seed)[:count])
+    def refused(self) -> list[Refusal]:
+        return self._source.refused()
 
+    def record(self, refused: Mapping[int, Refusal]) -> None:
+        self._source.record(refused)
 
-def _by_rarest(sets: Sequence[Int64[np.ndarray, ' n']]) -> dict[int, list[int]]:
-    counts = class_counts(sets, 1 + max((int(labels.max()) for labels in sets if len(labels)), default=0))
-    groups: dict[int, list[int]] = {}
-    for i, labels in enumerate(sets):
-        if len(labels):
-            groups.setdefault(int(labels[counts[labels].argmin()]), []).append(i)
-    return groups
+    def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
+        return self._source.factors(index)
 
-
-def _shuffled(members: list[int], seed: int) -> list[int]:
-    return np.random.default_rng([seed, members[0]]).permutation(members).tolist()
+    def labels(self, index: int) -> Int64[np.ndarray, ' n']:
+        return self._source.labels(index)

@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from diffmavil_jax.data.clip import NO_LABEL, ClipSource
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.data.clip import NO_LABEL, ClipSource, Sources
 from diffmavil_jax.evaluation import retrieval
+from diffmavil_jax.evaluation.baselines import PcaBaseline, logmel_statistics
 from diffmavil_jax.evaluation.held_out import FEATURES, Batch, Network, band_energies, extract, spread
-from diffmavil_jax.evaluation.probes import (
-    PcaBaseline,
-    RidgeProbe,
-    decode_factors,
-    knn,
-    logmel_statistics,
-)
+from diffmavil_jax.evaluation.probes import RidgeProbe, decode_factors, knn
+from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
+from diffmavil_jax.plan.buckets import counts_at
 
 Features = Mapping[str, Float[np.ndarray, 'n d']]
 Nested = dict[str, Any]
@@ -219,3 +217,10 @@ def _best(a: Nested, b: Nested) -> Nested:
         name: _best(a[name], b[name]) if isinstance(a[name], Mapping) else np.fmax(a[name], b[name])
         for name in a
     }
+
+
+def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
+    """The evaluations, at the evaluation's own mask ratio."""
+    counts = counts_at(config, config.evaluation.mask_ratio)
+    network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
+    return Suite(network, sources.train, sources.held_out)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +15,8 @@ from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.windows import CHOICES, FileEnd, Reader, Window, chosen
-from diffmavil_jax.inference.features import FEATURES, Embeddings
+from diffmavil_jax.inference.batching import Collected
+from diffmavil_jax.inference.features import Embeddings
 from diffmavil_jax.models.attention import choose
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.inputs import to_patches
@@ -26,7 +26,6 @@ from diffmavil_jax.saved.params import load_params
 POOLS = ('mean', 'tokens')
 
 Path = str | os.PathLike[str]
-Batch = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +135,7 @@ class Model:
             offered = self.modalities if modality == 'auto' else MODALITIES
             reader = Reader(self.clip, offered, modality, workers or os.cpu_count() or 1)
             items = reader.windows(paths, ahead=3 * batch_size)
-        collected = _Collected(lambda batch: self.features(batch, pool), batch_size)
+        collected = Collected(lambda batch: self.features(batch, pool), batch_size)
         refused: list[Refusal] = []
         files = 0
         with contextlib.closing(items), contextlib.closing(collected):
@@ -201,89 +200,3 @@ class Model:
             row = {name: arrays[name][i] for name in names}
             samples = clip.num_samples if 'waveform' in row else 0
             yield Window(str(i), 0.0, clip.seconds, samples=samples, **row)
-
-
-class _Collected:
-    """Windows, computed in batches of those that have the same modalities."""
-
-    def __init__(self, compute: Callable[[Batch], dict[str, jax.Array]], batch_size: int) -> None:
-        self._compute, self._sizes = compute, bucket_sizes(batch_size)
-        self._ids: list[str] = []
-        self._times: list[tuple[float, float]] = []
-        self._has: list[tuple[bool, bool]] = []
-        self._waiting: dict[tuple[bool, bool], list[tuple[int, Window]]] = {}
-        self._running: collections.deque[tuple[list[int], dict[str, jax.Array]]] = collections.deque()
-        self._done: list[tuple[list[int], dict[str, np.ndarray]]] = []
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def add(self, window: Window) -> None:
-        has = window.waveform is not None, window.frames is not None
-        waiting = self._waiting.setdefault(has, [])
-        waiting.append((len(self), window))
-        self._ids.append(window.id)
-        self._times.append((window.start_s, window.end_s))
-        self._has.append(has)
-        if len(waiting) == self._sizes[-1]:
-            self._start(waiting)
-
-    def close(self) -> None:
-        """Waits until nothing is computed any more: an interpreter that ends before that may crash."""
-        jax.block_until_ready([features for _, features in self._running])
-
-    def finish(self, refused: Sequence[Refusal]) -> Embeddings:
-        for waiting in self._waiting.values():
-            if waiting:
-                self._start(waiting)
-        while self._running:
-            self._fetch()
-        start_s, end_s = np.array(self._times, np.float64).reshape(-1, 2).T
-        has_audio, has_video = np.array(self._has, bool).reshape(-1, 2).T
-        arrays = {kind: self._rows(kind) for kind in FEATURES}
-        return Embeddings(
-            self._ids,
-            start_s,
-            end_s,
-            has_audio=has_audio,
-            has_video=has_video,
-            refused=list(refused),
-            **arrays,
-        )
-
-    def _start(self, waiting: list[tuple[int, Window]]) -> None:
-        """Computes the windows that wait; the smallest size that holds them is filled up with the last."""
-        rows, windows = [row for row, _ in waiting], [window for _, window in waiting]
-        waiting.clear()
-        size = next(size for size in self._sizes if size >= len(rows))
-        windows += windows[-1:] * (size - len(rows))
-        batch = {
-            name: np.stack([getattr(window, name) for window in windows])
-            for name in ARRAYS.values()
-            if getattr(windows[0], name) is not None
-        }
-        if 'waveform' in batch:
-            batch['samples'] = np.array([window.samples for window in windows], np.int32)
-        self._running.append((rows, self._compute(batch)))
-        # One batch is computed while the next is put together.
-        if len(self._running) > 1:
-            self._fetch()
-
-    def _fetch(self) -> None:
-        rows, features = self._running.popleft()
-        self._done.append((rows, {kind: x[: len(rows)] for kind, x in jax.device_get(features).items()}))
-
-    def _rows(self, kind: str) -> np.ndarray | None:
-        """All rows of a kind of feature, zero where a window lacks it."""
-        parts = [(rows, features[kind]) for rows, features in self._done if kind in features]
-        if not parts:
-            return None
-        array = np.zeros((len(self), *parts[0][1].shape[1:]), np.float32)
-        for rows, part in parts:
-            array[rows] = part
-        return array
-
-
-def bucket_sizes(batch_size: int) -> tuple[int, ...]:
-    """The sizes of batches that are compiled, if they come up: powers of 4, and the largest."""
-    return (*(size for k in range(16) if (size := 4**k) < batch_size), batch_size)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import itertools
 import os
-import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.io.wavfile
-from jaxtyping import Float
 
 from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, Refusal
+from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.windows import Window, read_window
-from diffmavil_jax.evaluation.listening import to_waveform
 from diffmavil_jax.evaluation.showcase import Shown, show
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.objectives.inputs import to_patches
@@ -30,8 +24,6 @@ from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.reconstruction import denormalize_patches
 from diffmavil_jax.objectives.sampling import make_steps, sample_masked
 from diffmavil_jax.plan.buckets import visible_tokens
-from diffmavil_jax.report import figures, film
-from diffmavil_jax.report.content import Reconstruction, Stages
 from diffmavil_jax.saved.inherit import read_config
 from diffmavil_jax.saved.params import PARTS, load_params
 
@@ -71,14 +63,6 @@ class Result:
 
     shown: Mapping[str, Shown]
     samples: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Written:
-    """What was made of a file."""
-
-    path: str
-    files: tuple[pathlib.Path, ...]
 
 
 class Reconstructor:
@@ -182,51 +166,6 @@ class Reconstructor:
         return Window(path, start_s, start_s + seconds, waveform, samples, frames)
 
 
-def reconstruct(
-    files: Sequence[str],
-    run: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    options: Options,
-    *,
-    start_s: float = 0.0,
-    video: str = 'gif',
-) -> Iterator[Written | Refusal]:
-    """Writes for each file a PNG, a film, and target and reconstruction as sound; over what is there.
-
-    The sound of both is made from log-mel, so that only what the network did tells them apart.
-
-    Args:
-        files: media.
-        run: workdir of a pretraining run.
-        output: a folder.
-        options: what is hidden, and how it is sampled.
-        start_s: where the clip begins in each file, in seconds.
-        video: `gif` or `mp4`.
-
-    Yields:
-        What was written of each file, or why it can't be used.
-
-    Raises:
-        ConfigError: the run, the folder or an option can't be used.
-    """
-    if video not in film.FORMATS:
-        raise ConfigError(f'video = {video!r}: must be one of {", ".join(film.FORMATS)}.')
-    if not 0 <= start_s <= media.MAX_SECONDS:
-        raise ConfigError(f'start_s = {start_s:g}: must be from 0 to {media.MAX_SECONDS:g}.')
-    reconstructor = Reconstructor(run, options)
-    folder = pathlib.Path(output).expanduser()
-    _write(folder, {})
-    with DecodePool(1) as pool:
-        for path, name in zip(files, _names(files), strict=True):
-            try:
-                window = reconstructor.read(pool, path, start_s)
-            except media.MediaError as error:
-                yield Refusal(path, str(error))
-                continue
-            contents = _contents(reconstructor.config, path, reconstructor(window), video, options.seed)
-            yield Written(path, _write(folder, {name + end: content for end, content in contents.items()}))
-
-
 def visible_counts(config: Config, mask_ratio: float | None, drop: str) -> dict[str, int]:
     """How many tokens of each modality stay; see `Options`.
 
@@ -252,48 +191,3 @@ def visible_counts(config: Config, mask_ratio: float | None, drop: str) -> dict[
         m: 0 if m == drop else n if mask_ratio == 0 else visible_tokens(n, mask_ratio, 1)
         for m, n in tokens.items()
     }
-
-
-def _contents(config: Config, path: str, result: Result, video: str, seed: int) -> dict[str, bytes]:
-    """The files of a clip by the ends of their names."""
-    seconds = config.data.seconds
-    stages = {
-        m: Stages(target=s.target, masked=s.masked, prediction=s.prediction, start=s.start)
-        for m, s in result.shown.items()
-    }
-    sheet = figures.reconstruction_sheet(Reconstruction(id=path, seconds=seconds, **stages))
-    frames = film.side_by_side(stages['video'])
-    contents = {
-        '.png': figures.to_png(sheet),
-        f'.{video}': (film.to_gif if video == 'gif' else film.to_mp4)(frames, seconds),
-    }
-    for name, log_mel in (('target', stages['audio'].target), ('reconstruction', stages['audio'].prediction)):
-        if np.isfinite(log_mel).all():
-            contents[f'_{name}.wav'] = _wav(log_mel, config.data.sample_rate, result.samples, seed)
-    return contents
-
-
-def _write(folder: pathlib.Path, contents: Mapping[str, bytes]) -> tuple[pathlib.Path, ...]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f'output = {str(folder)!r}: must be a folder to write to ({error}).') from None
-    return tuple(folder / name for name in contents)
-
-
-def _wav(log_mel: Float[np.ndarray, 't f'], sample_rate: int, samples: int, seed: int) -> bytes:
-    buffer = io.BytesIO()
-    scipy.io.wavfile.write(buffer, sample_rate, to_waveform(log_mel, sample_rate, samples, seed))
-    return buffer.getvalue()
-
-
-def _names(files: Iterable[str]) -> list[str]:
-    """Of what is written of each file: its own without the suffix, and numbered where others have it."""
-    names: list[str] = []
-    for file in files:
-        stem = pathlib.Path(file).stem
-        numbered = (f'{stem}_{number}' for number in itertools.count(2))
-        names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
-    return names

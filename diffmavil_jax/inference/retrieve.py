@@ -7,15 +7,16 @@ from typing import Any
 
 from diffmavil_jax.config.schema import from_dict
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.data import wrappers as labelled
+from diffmavil_jax.data import labels
 from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources, require_modalities
 from diffmavil_jax.data.ledger import Ledger
-from diffmavil_jax.data.prepared.source import PreparedSource, open_prepared
+from diffmavil_jax.data.prepared.dataset import open_prepared
+from diffmavil_jax.data.prepared.source import PreparedSource
 from diffmavil_jax.evaluation import retrieval
+from diffmavil_jax.evaluation.suite import make_suite
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.saved.inherit import read_config
 from diffmavil_jax.saved.params import load_params, missing_parts
-from diffmavil_jax.tasks.pretraining import make_suite
 
 
 def retrieve(
@@ -55,9 +56,9 @@ def retrieve(
     require_modalities([source], MODALITIES, 'Retrieval')
     chosen = list(range(length))
     if clips_per_class:
-        sets = labelled.label_sets(source)
-        labelled.check_labels(source, sets, least=0)
-        chosen = labelled.few_of_each_class(sets, clips_per_class, seed)
+        sets = labels.label_sets(source)
+        labels.check_labels(source, sets, least=0)
+        chosen = labels.few_of_each_class(sets, clips_per_class, seed)
     suite = make_suite(config, PretrainingObjective(config), Sources(source, source))
     features = suite.features(load_params(run)[0], chosen)
     return {

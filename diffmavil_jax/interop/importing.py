@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from diffmavil_jax.config.schema import VIT_SIZES, Config, from_dict
+from diffmavil_jax.config.network import VIT_SIZES
+from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import vit
 from diffmavil_jax.interop.card import make_card

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from diffmavil_jax.config.schema import AudioConfig, VideoConfig
+from diffmavil_jax.config.clips import AudioConfig, VideoConfig
 
 PREEMPHASIS = 0.97
 _WINDOW_SECONDS = 0.025

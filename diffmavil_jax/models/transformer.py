@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config.schema import ModelConfig
+from diffmavil_jax.config.network import ModelConfig
 from diffmavil_jax.models.attention import attend
 
 LAYER_NORM_EPSILON = 1e-6

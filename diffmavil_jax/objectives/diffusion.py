@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from diffmavil_jax.config.schema import DiffusionConfig
+from diffmavil_jax.config.network import DiffusionConfig
 
 
 def alphas_cumprod(config: DiffusionConfig) -> Float[np.ndarray, ' timesteps']:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from diffmavil_jax.config.schema import ParallelConfig
+from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.parallel.mesh import batch_sharding
 

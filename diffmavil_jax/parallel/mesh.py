@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffmavil_jax.config.schema import ParallelConfig
+from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.config.tree import ConfigError
 
 AXES = ('data', 'fsdp', 'tensor')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffmavil_jax.plan.buckets import Plan
+from diffmavil_jax.units import metric
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -88,9 +89,3 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
         f'({metric(plan.baseline_macs_per_clip)} a clip), at equal clips.'
     )
-
-
-def metric(value: float) -> str:
-    """Three digits and a metric prefix."""
-    exponent = min(max(len(str(int(value))) - 1, 0) // 3, 6)
-    return f'{value / 1000**exponent:.3g} {" kMGTPE"[exponent]}'.strip()

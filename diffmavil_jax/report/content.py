@@ -9,7 +9,6 @@ Axes: t time, f mel bins, h w picture, T pictures of a clip.
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from diffmavil_jax.units import Unit, is_number, spell
+
 Spectrogram = Float[np.ndarray, 't f']
 Frames = Float[np.ndarray, 'T h w 3']
-Unit = typing.Literal['number', 'percent', 'si', 'seconds']
-MISSING = '–'
 
 PRETRAINING_LEAD = (
     'A network was shown short clips of video with their sound, most of each hidden from it. '
@@ -207,64 +206,6 @@ class Report:
     refused: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     summary: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def is_number(value: Any) -> typing.TypeGuard[float]:
-    """Whether a value is a finite number (of Python or NumPy)."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
-
-
-def spell(value: Any, unit: Unit = 'number') -> str:
-    """A number for people: 1,234; 41.8 %; 2.3 G; 4 min 12 s."""
-    if not is_number(value):
-        return MISSING
-    if unit == 'percent':
-        return f'{100 * value:.1f} %'.replace('-', '−')
-    if unit == 'si':
-        return _si(float(value))
-    if unit == 'seconds':
-        return _duration(float(value))
-    return _plain(value)
-
-
-def _plain(value: float) -> str:
-    """Up to three significant digits, or every digit of a whole number."""
-    if float(value).is_integer() and abs(value) < 1e15:
-        text = f'{int(value):,}'
-    elif abs(value) >= 99.95:
-        text = f'{value:,.0f}'
-    elif abs(value) >= 1e-3:
-        text = f'{value:.3g}'
-    else:
-        mantissa, exponent = f'{value:.1e}'.split('e')
-        text = f'{mantissa.removesuffix(".0")}e{int(exponent)}'
-    return text.replace('-', '−')
-
-
-def _si(value: float) -> str:
-    """Two or three digits and a metric prefix."""
-    sign, size = ('−' if value < 0 else ''), abs(value)
-    for prefix in ('', 'k', 'M', 'G', 'T', 'P', 'E'):
-        if size < 999.5 or prefix == 'E':
-            break
-        size /= 1000
-    text = f'{size:.1f}'.removesuffix('.0') if size < 99.95 else f'{size:,.0f}'
-    return f'{sign}{text} {prefix}'.strip()
-
-
-def _duration(seconds: float) -> str:
-    """The two largest units."""
-    if seconds < 10:
-        return f'{seconds:.1f} s'
-    whole = round(seconds)
-    minutes, s = divmod(whole, 60)
-    hours, m = divmod(minutes, 60)
-    d, h = divmod(hours, 24)
-    parts = [(d, 'd'), (h, 'h'), (m, 'min'), (s, 's')]
-    while parts[0][0] == 0:
-        parts = parts[1:]
-    return ' '.join(f'{count:,} {name}' for count, name in parts[:2] if count)
 
 
 def lookup(summary: Mapping[str, Any], name: str) -> Any:

@@ -7,50 +7,24 @@ predecessor in one step, index.html last: a crash leaves the old page readable.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from diffmavil_jax.report import figures
-from diffmavil_jax.report.content import MISSING, Mistake, Report, Row, Table, Unit, is_number, spell
-from diffmavil_jax.report.page import document, tag
-
-MAX_LISTED = 500  # refused files named per reason; the count is always of all
+from diffmavil_jax.atomic import replace
+from diffmavil_jax.report.content import Report
+from diffmavil_jax.report.drawing import draw
+from diffmavil_jax.report.sections import render_page
+from diffmavil_jax.units import is_number
 
 _PICTURES = re.compile(
     r'(hero|losses|schedule|evaluation|confusion|reconstruction-\d+|retrieval-(audio-to-video|video-to-audio))\.png'
 )
-
-_PLAN: tuple[tuple[str, str, Unit], ...] = (
-    ('mask_ratio', 'Mask ratio', 'percent'),
-    ('audio_tokens', 'Audio tokens', 'number'),
-    ('video_tokens', 'Video tokens', 'number'),
-    ('batch_size', 'Batch', 'number'),
-    ('steps', 'Steps', 'number'),
-    ('macs_per_clip', 'MACs a clip', 'si'),
-    ('macs', 'MACs', 'si'),
-    ('saved', 'Saved', 'percent'),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Picture:
-    """A figure, and what it shows for those who can't see it."""
-
-    name: str
-    alt: str
-    png: bytes
-    size: tuple[int, int]  # in pixels of the page
 
 
 def write(report: Report, directory: str | os.PathLike[str]) -> Path:
@@ -61,15 +35,15 @@ def write(report: Report, directory: str | os.PathLike[str]) -> Path:
     other files in the directory are left alone.
     """
     directory = Path(directory)
-    pictures = _draw(report)
-    page = _page(report, {picture.name: picture for picture in pictures})
+    pictures = draw(report)
+    page = render_page(report, {picture.name: picture for picture in pictures})
     summary = json.dumps(json_values(report.summary), indent=2, ensure_ascii=False, allow_nan=False)
     directory.mkdir(parents=True, exist_ok=True)
     files = {f'{picture.name}.png': picture.png for picture in pictures}
     for name, data in files.items():
-        _replace(directory / name, data)
-    _replace(directory / 'summary.json', (summary + '\n').encode())
-    _replace(directory / 'index.html', page.encode())
+        replace(directory / name, data)
+    replace(directory / 'summary.json', (summary + '\n').encode())
+    replace(directory / 'index.html', page.encode())
     for path in directory.iterdir():
         if _PICTURES.fullmatch(path.name) and path.name not in files:
             path.unlink()
@@ -89,301 +63,7 @@ def json_values(value: Any) -> Any:
     return value if not isinstance(value, float) or is_number(value) else None
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Puts data in the place of the file in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp's 0600 would hide the page from a web server
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 # ---- Pictures -----------------------------------------------------------------------
 
 
-def _draw(report: Report) -> list[_Picture]:
-    """Every picture for which there is content."""
-    history, clips = report.history, report.reconstructions
-    pictures = [
-        _picture('losses', 'Training losses over clips seen', figures.loss_curves, history),
-        _picture(
-            'schedule', 'Mask ratio, batch size and speed over clips seen', figures.schedule_curves, history
-        ),
-        _picture('evaluation', 'Held-out measures over clips seen', figures.evaluation_curves, history),
-    ]
-    if clips:
-        alt = 'A spectrogram and frames: hidden in part, then reconstructed, beside the original'
-        pictures.append(_picture('hero', alt, figures.hero, clips[0]))
-    for i, clip in enumerate(clips, 1):
-        alt = f'Clip {i}: target, what the encoder sees, what the decoder starts from, prediction'
-        pictures.append(_picture(f'reconstruction-{i}', alt, figures.reconstruction_sheet, clip))
-    for direction in _directions(report):
-        examples = [example for example in report.retrievals if example.direction == direction]
-        alt = f'Queries and their best matches, {direction}'
-        name = _retrieval_name(direction)
-        pictures.append(_picture(name, alt, figures.retrieval_sheet, examples))
-    if report.confusion is not None:
-        alt = 'How many clips of each class were taken for each'
-        pictures.append(_picture('confusion', alt, figures.confusion_matrix, report.confusion))
-    return [picture for picture in pictures if picture is not None]
-
-
-def _directions(report: Report) -> list[str]:
-    present = {example.direction for example in report.retrievals}
-    return [direction for direction in ('audio to video', 'video to audio') if direction in present]
-
-
-def _retrieval_name(direction: str) -> str:
-    return f'retrieval-{direction.replace(" ", "-")}'
-
-
-def _picture(name: str, alt: str, draw: Callable[[Any], Figure | None], content: Any) -> _Picture | None:
-    figure = draw(content)
-    if figure is None:
-        return None
-    width, height = (round(inches * 96) for inches in figure.get_size_inches())
-    return _Picture(name, alt, figures.to_png(figure), (width, height))
-
-
-def _figure(picture: _Picture | None, caption: str = '') -> str:
-    if picture is None:
-        return ''
-    width, height = picture.size
-    data = base64.b64encode(picture.png).decode()
-    return (
-        '<figure>\n<div class="card picture">'
-        f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" '
-        f'width="{width}" height="{height}">'
-        f'</div>\n{tag("figcaption", caption)}</figure>\n'
-    )
-
-
 # ---- Sections -----------------------------------------------------------------------
-
-
-Pictures = Mapping[str, _Picture]
-
-
-def _page(report: Report, pictures: Pictures) -> str:
-    sections = [
-        (name, title, body) for name, title, section in _SECTIONS if (body := section(report, pictures))
-    ]
-    links = ''.join(f'<a href="#{name}">{title}</a>\n' for name, title, _ in sections)
-    bodies = ''.join(
-        f'<section id="{n}">\n<h2>{title}</h2>\n{body}</section>\n' for n, title, body in sections
-    )
-    return document(
-        report.title,
-        f'<header>\n<h1>{escape(report.title)}</h1>\n{tag("p", report.lead, "lead")}'
-        f'{_cards(report)}<nav>\n{links}</nav>\n</header>\n<main>\n{bodies}</main>\n'
-        '<footer>The numbers of this run, for programs, are in <code>summary.json</code>.</footer>\n',
-    )
-
-
-def _cards(report: Report) -> str:
-    cards = ''.join(
-        f'<div class="card">{tag("div", card.value, "value")}{tag("div", card.label, "label")}'
-        f'{tag("div", card.detail, "detail")}</div>\n'
-        for card in report.headlines
-    )
-    return f'<div class="cards">\n{cards}</div>\n' if cards else ''
-
-
-def _run(report: Report, _: Pictures) -> str:
-    command = f'<pre class="card"><code>{escape(report.command)}</code></pre>\n' if report.command else ''
-    facts = ''.join(f'<div>{tag("dt", k)}{tag("dd", v or MISSING)}</div>\n' for k, v in report.facts.items())
-    return command + (f'<dl class="card">\n{facts}</dl>\n' if facts else '')
-
-
-def _curves(_: Report, pictures: Pictures) -> str:
-    body = (
-        _figure(
-            pictures.get('losses'),
-            'Training. Lower is better, and the number on the right is the last one. The dashed line is what '
-            'guessing scores at telling which sound belongs to which picture.',
-        )
-        + _figure(
-            pictures.get('schedule'),
-            'The schedule. With a curriculum more of a clip is hidden early on, so that a clip is cheaper; '
-            'an adaptive batch then holds more of them.',
-        )
-        + _figure(
-            pictures.get('evaluation'),
-            'The same network on clips that it never trains on. Orange is sound, blue is picture, '
-            'purple both; a→v asks with a sound for its picture, v→a the reverse.',
-        )
-    )
-    about = 'Everything is drawn over the number of clips seen, since the batch size may change on the way.'
-    return tag('p', about, 'about') + body if body else ''
-
-
-def _tables(report: Report, _: Pictures) -> str:
-    if not report.tables:
-        return ''
-    return tag('p', report.results, 'about') + ''.join(_table(table) for table in report.tables)
-
-
-def _table(table: Table) -> str:
-    head = '<th></th>' + ''.join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    body = ''.join(_row(row) for row in table.rows)
-    return (
-        f'{tag("h3", table.title)}{tag("p", table.caption, "caption")}'
-        '<div class="table card"><table class="results">\n'
-        f'<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
-    )
-
-
-def _row(row: Row) -> str:
-    best = row.best()
-    cells = ''.join(
-        f'<td{css}>{spell(value, row.unit)}</td>'
-        for i, value in enumerate(row.values)
-        for css in (' class="best"' if i in best else '',)
-    )
-    return f'<tr><th scope="row">{escape(row.label)}</th>{cells}</tr>\n'
-
-
-def _reconstructions(report: Report, pictures: Pictures) -> str:
-    if not report.reconstructions:
-        return ''
-    about = (
-        'Held-out clips. Grey is hidden from the encoder, which works on the rest alone. The decoder then '
-        'fills in the hidden part; with diffusion it starts from a noisy copy of it, otherwise from nothing. '
-        'Brighter is louder in a spectrogram, and all rows of a clip share one colour range.'
-    )
-    sheets = (
-        _figure(pictures.get(f'reconstruction-{i}'), f'Clip {clip.id}')
-        for i, clip in enumerate(report.reconstructions, 1)
-    )
-    return tag('p', about, 'about') + ''.join(sheets)
-
-
-def _retrievals(report: Report, pictures: Pictures) -> str:
-    if not report.retrievals:
-        return ''
-    about = (
-        'Each row asks with one sense and ranks all held-out clips by the other. The clip that the query was '
-        'taken from is outlined in green where it is among the five best. Below each match is its similarity.'
-    )
-    sheets = (
-        tag('h3', direction[:1].upper() + direction[1:]) + _figure(pictures.get(_retrieval_name(direction)))
-        for direction in _directions(report)
-    )
-    return tag('p', about, 'about') + ''.join(sheets)
-
-
-def _confusion(report: Report, pictures: Pictures) -> str:
-    return _figure(pictures.get('confusion'), 'Counts of clips; the shade is the share of the true class.')
-
-
-def _mistakes(report: Report, _: Pictures) -> str:
-    if not report.mistakes:
-        return ''
-    about = 'Test clips that were taken for another class, those of which the network was surest first.'
-    return tag('p', about, 'about') + ''.join(map(_mistake, report.mistakes))
-
-
-def _mistake(mistake: Mistake) -> str:
-    title = f'{mistake.truth}, taken for {mistake.guess} ({spell(mistake.probability, "percent")})'
-    body = tag('h3', title) + tag('p', mistake.id, 'caption')
-    if mistake.sound is not None:
-        data = base64.b64encode(mistake.sound).decode()
-        body += f'<p><audio controls preload="none" src="data:audio/wav;base64,{data}"></audio></p>\n'
-    if mistake.frames is not None:
-        alt = f'Pictures of {mistake.id}'
-        body += _figure(_picture('strip', alt, figures.frame_strip, mistake.frames))
-    return body
-
-
-def _plan(report: Report, _: Pictures) -> str:
-    if not report.plan:
-        return ''
-    about = (
-        'Training runs in buckets, each compiled once with a fixed mask ratio and batch size. '
-        'Tokens are those that the encoders see of a clip. MACs are multiply-accumulates; '
-        'saved is against MAViL, which uses none of the techniques.'
-    )
-    head = '<th scope="col">Clips seen</th>' + ''.join(
-        f'<th scope="col">{title}</th>' for _, title, _ in _PLAN
-    )
-    body = ''.join(
-        f'<tr><th scope="row">{spell(bucket.get("first_sample"))} to {spell(bucket.get("last_sample"))}</th>'
-        + ''.join(f'<td>{spell(bucket.get(key), unit)}</td>' for key, _, unit in _PLAN)
-        + '</tr>\n'
-        for bucket in report.plan
-    )
-    totals = plan_totals(report.plan)
-    foot = ''.join(f'<td>{spell(totals[k], unit) if k in totals else ""}</td>' for k, _, unit in _PLAN)
-    return (
-        f'{tag("p", about, "about")}<div class="table card"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f'<tbody>\n{body}</tbody>\n<tfoot><tr><th scope="row">Whole run</th>{foot}</tr></tfoot>\n'
-        '</table></div>\n'
-    )
-
-
-def plan_totals(plan: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Steps, MACs and the share saved of the whole plan, of those that every bucket has."""
-    totals: dict[str, float] = {}
-    for key in ('steps', 'macs'):
-        values = [bucket.get(key) for bucket in plan]
-        if all(is_number(value) for value in values):
-            totals[key] = sum(value for value in values if is_number(value))
-    saved = [bucket.get('saved') for bucket in plan]
-    if 'macs' in totals and all(is_number(s) and s < 1 for s in saved):
-        baseline = sum(bucket['macs'] / (1 - bucket['saved']) for bucket in plan)
-        if baseline > 0:
-            totals['saved'] = 1 - totals['macs'] / baseline
-    return totals
-
-
-def _refused(report: Report, _pictures: Pictures) -> str:
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for path, reason in report.refused:
-        kind, _, detail = reason.partition(':')
-        groups.setdefault(kind.strip(), []).append((path, detail.strip()))
-    if not groups:
-        return ''
-    count = len(report.refused)
-    about = f'{spell(count)} {"file" if count == 1 else "files"} could not be used, and took no part.'
-    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return tag('p', about, 'about') + ''.join(_refused_group(reason, files) for reason, files in ordered)
-
-
-def _refused_group(reason: str, files: Sequence[tuple[str, str]]) -> str:
-    items = ''.join(
-        f'<li><code>{escape(path)}</code>{escape(f": {detail}" if detail else "")}</li>\n'
-        for path, detail in files[:MAX_LISTED]
-    )
-    more = f'<li>and {spell(len(files) - MAX_LISTED)} more</li>\n' if len(files) > MAX_LISTED else ''
-    return (
-        f'<details class="card">\n<summary>{escape(reason)} <span class="count">({spell(len(files))})</span>'
-        f'</summary>\n<ul>\n{items}{more}</ul>\n</details>\n'
-    )
-
-
-def _notes(report: Report, _: Pictures) -> str:
-    return ''.join(_paragraphs(report.notes))
-
-
-def _paragraphs(texts: Iterable[str]) -> Iterable[str]:
-    return (tag('p', text) for text in texts)
-
-
-_SECTIONS: tuple[tuple[str, str, Callable[[Report, Pictures], str]], ...] = (
-    ('run', 'What ran', _run),
-    ('results', 'Results', _tables),
-    ('reconstructions', 'Reconstructions', _reconstructions),
-    ('retrieval', 'Retrieval', _retrievals),
-    ('confusion', 'Confusions', _confusion),
-    ('mistakes', 'Where it was sure and wrong', _mistakes),
-    ('curves', 'Training curves', _curves),
-    ('plan', 'The plan', _plan),
-    ('refused', 'Refused files', _refused),
-    ('notes', 'Notes', _notes),
-)

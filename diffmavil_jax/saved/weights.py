@@ -11,9 +11,9 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
+from diffmavil_jax.atomic import set_aside, write_json
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.saved.workdir import set_aside, write_json
 
 FILE = 'model.safetensors'  # names joined by '/'
 

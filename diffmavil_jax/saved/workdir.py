@@ -11,6 +11,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from diffmavil_jax.atomic import set_aside, write_json
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError, difference, filled
 
@@ -121,21 +122,6 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
             + '\n  '.join(lines)
             + '\nGive another --workdir, the same config, or --overwrite to start anew and keep the old run.'
         )
-
-
-def set_aside(root: pathlib.Path) -> None:
-    """Renames a directory to a sibling that does not exist yet."""
-    number = 1
-    while (target := root.with_name(f'{root.name}.old-{number}')).exists():
-        number += 1
-    root.rename(target)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole, or not at all."""
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
-    temporary.replace(path)
 
 
 def _version(package: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffmavil_jax.config.schema import Config, split_list
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.data import wrappers as labelled
+from diffmavil_jax.data import labels, wrappers
 from diffmavil_jax.data.clip import ClipSource, DataError, Sources, require_modalities
 from diffmavil_jax.evaluation.classification import ClassifierSuite
 from diffmavil_jax.evaluation.held_out import extract, spread
@@ -107,23 +107,23 @@ def split(config: Config, sources: Sources) -> tuple[ClipSource, ClipSource | No
         DataError: a class has too few clips, or the test clips have a class that training does not.
     """
     finetune = config.finetune
-    sets = labelled.label_sets(sources.train)
-    labelled.check_labels(sources.train, sets, least=2 if finetune.validation_fraction else 1)
+    sets = labels.label_sets(sources.train)
+    labels.check_labels(sources.train, sets, least=2 if finetune.validation_fraction else 1)
     if sources.held_out.label_names != sources.train.label_names:
         raise DataError(
             f'The held-out clips have other classes than the training clips: {sources.held_out.label_names} '
             f'and {sources.train.label_names}.'
         )
-    kept, held_out = labelled.split_by_class(sets, finetune.validation_fraction, config.seed)
+    kept, held_out = labels.split_by_class(sets, finetune.validation_fraction, config.seed)
     if finetune.clips_per_class:
-        few = labelled.few_of_each_class([sets[i] for i in kept], finetune.clips_per_class, config.seed)
+        few = labels.few_of_each_class([sets[i] for i in kept], finetune.clips_per_class, config.seed)
         kept = [kept[i] for i in few]
 
     def chosen(source: ClipSource) -> ClipSource:
-        return labelled.Targets(source, finetune.modalities)
+        return wrappers.Targets(source, finetune.modalities)
 
-    validation = chosen(labelled.Subset(sources.train, held_out)) if held_out else None
-    return chosen(labelled.Subset(sources.train, kept)), validation, chosen(sources.held_out)
+    validation = chosen(wrappers.Subset(sources.train, held_out)) if held_out else None
+    return chosen(wrappers.Subset(sources.train, kept)), validation, chosen(sources.held_out)
 
 
 def describe(config: Config, train: ClipSource, validation: ClipSource | None, test: ClipSource) -> str:
@@ -169,7 +169,7 @@ def _seen_before(config: Config) -> str:
 
 
 def _drawn_from(config: Config, train: ClipSource) -> ClipSource:
-    return labelled.Balanced(train, labelled.label_sets(train)) if config.finetune.class_balanced else train
+    return wrappers.Balanced(train, labels.label_sets(train)) if config.finetune.class_balanced else train
 
 
 def _new_parts(config: Config) -> tuple[str, ...]:
@@ -198,43 +198,3 @@ def _time_steps(config: Config) -> dict[str, float]:
         'audio': run['audio']['num_frames'] / config.audio.num_frames,
         'video': run['data']['frames'] / config.data.frames,
     }
-
-
-def folds(config: Config) -> list[tuple[str, Config]]:
-    """The runs of a cross-validation, by name: each of config.finetune.folds is tested once.
-
-    Raises:
-        ConfigError: the data are not prepared ones, or lack a fold.
-    """
-    names = split_list(config.finetune.folds)
-    if config.data.source != 'tfds':
-        raise ConfigError(
-            f'config.finetune.folds = {config.finetune.folds!r}: must be empty with data.source='
-            f'{config.data.source}; only prepared datasets have splits by name.'
-        )
-    from diffmavil_jax.data.prepared.source import open_prepared  # TFDS takes a second to import
-
-    for path in split_list(config.data.path):
-        dataset = open_prepared(path)
-        absent = [name for name in names if not dataset.has_split(name)]
-        if absent:
-            raise ConfigError(
-                f'config.finetune.folds = {config.finetune.folds!r}: must be splits of {path}, which has '
-                f'{dataset.describe_splits()}, and no {", ".join(absent)}.'
-            )
-    return [
-        (
-            name,
-            dataclasses.replace(
-                config,
-                name=f'{config.name}_{name}',
-                data=dataclasses.replace(
-                    config.data,
-                    train_split=','.join(other for other in names if other != name),
-                    eval_split=name,
-                ),
-                finetune=dataclasses.replace(config.finetune, folds=''),
-            ),
-        )
-        for name in names
-    ]

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import MODALITIES, Sources, require_modalities
-from diffmavil_jax.evaluation.held_out import Network
-from diffmavil_jax.evaluation.suite import Suite
-from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.plan.buckets import Plan, counts_at
+from diffmavil_jax.evaluation.suite import make_suite
+from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.saved.params import (
     check_start,
     load_for,
@@ -87,10 +85,3 @@ def clip_shapes(config: Config, modalities: tuple[str, ...]) -> dict[str, tuple[
     }
     chosen = {shapes[m][0]: shapes[m][1:] for m in modalities}
     return chosen | {'position': ((), jnp.int32)}
-
-
-def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
-    """The evaluations, at the evaluation's own mask ratio."""
-    counts = counts_at(config, config.evaluation.mask_ratio)
-    network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
-    return Suite(network, sources.train, sources.held_out)

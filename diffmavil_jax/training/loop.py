@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 from absl import logging
 
-from diffmavil_jax.config.schema import CheckpointConfig, TrainConfig
+from diffmavil_jax.config.training import CheckpointConfig, TrainConfig
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.training.background import Background

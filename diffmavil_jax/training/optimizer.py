@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from diffmavil_jax.config.schema import OptimizerConfig
+from diffmavil_jax.config.training import OptimizerConfig
 
 Scales = Callable[[Any], Any]  # from parameters to a factor of the learning rate for each
 

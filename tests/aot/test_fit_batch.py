@@ -6,8 +6,8 @@ import math
 import pytest
 
 from diffmavil_jax.aot import fit_batch
+from diffmavil_jax.aot.compiled import Compiled
 from diffmavil_jax.aot.fit_batch import largest
-from diffmavil_jax.aot.topology import Compiled
 from diffmavil_jax.config.schema import from_dict, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.plan.buckets import make_plan

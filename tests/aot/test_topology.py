@@ -5,7 +5,7 @@ import importlib.util
 import jax
 import pytest
 
-from diffmavil_jax.aot import topology as compile_for
+from diffmavil_jax.aot import compiled
 from diffmavil_jax.aot.chips import TPUS, Chip
 from diffmavil_jax.aot.table import compile_table
 from diffmavil_jax.aot.topology import find
@@ -24,8 +24,8 @@ def config(tiny):
 @pytest.fixture(scope='module')
 def rehearsal(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compile_for, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
-        return compile_for.run(config, 'v0:2x2')
+        patch.setattr(compiled, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
+        return compiled.run(config, 'v0:2x2')
 
 
 def test_every_bucket_is_compiled_and_data_are_not_read(config, rehearsal):
@@ -76,9 +76,9 @@ def test_a_step_that_does_not_fit_is_said_not_raised(config, monkeypatch):
     def refuse(self, *_, **__):
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(compile_for, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
+    monkeypatch.setattr(compiled, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
     monkeypatch.setattr(jax.stages.Lowered, 'compile', refuse)
-    rehearsal = compile_for.run(config, 'v0:2x2')
+    rehearsal = compiled.run(config, 'v0:2x2')
     assert not rehearsal.fits
     assert compile_table(rehearsal).count('no: Used 20.51G of 15.75G hbm') == len(rehearsal.buckets)
     small = Chip('v0', 2**10, 1e12, 1e11, 1e10)

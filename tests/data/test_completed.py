@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.data.clip import ClipSpec, DataError
-from diffmavil_jax.data.completed import Completed
 from diffmavil_jax.data.sources import open_sources
+from diffmavil_jax.data.wrappers import Completed
 
 
 class Sounds:

@@ -13,8 +13,9 @@ from diffmavil_jax import experiment
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, require_modalities
 from diffmavil_jax.data.ledger import Ledger
+from diffmavil_jax.data.prepared.dataset import open_prepared
 from diffmavil_jax.data.prepared.format import FEATURES, Metadata
-from diffmavil_jax.data.prepared.source import PreparedSource, open_prepared, picture
+from diffmavil_jax.data.prepared.source import PreparedSource, picture
 from diffmavil_jax.data.sources import open_sources
 
 SPEC = ClipSpec(sample_rate=16_000, seconds=1.0, frames=8, frame_size=32)

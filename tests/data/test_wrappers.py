@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from diffmavil_jax.data import wrappers as labelled
+from diffmavil_jax.data import labels, wrappers
 from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.mixture import endless
 from diffmavil_jax.data.pipeline import Loader
@@ -31,13 +31,13 @@ class Labelled:
 
 
 def test_targets_have_all_classes_and_the_arrays_that_are_wanted():
-    source = labelled.Targets(Labelled([[0], [1, 4], []], multi_label=True), ('audio',))
+    source = wrappers.Targets(Labelled([[0], [1, 4], []], multi_label=True), ('audio',))
     assert [source[i]['target'].tolist() for i in range(3)] == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 1], [0] * 5]
     assert 'frames' not in source[0] and source[0]['target'].dtype == np.float32
 
 
 def test_a_loader_batches_targets():
-    source = labelled.Targets(Labelled([[i % 5] for i in range(40)]), ('audio',))
+    source = wrappers.Targets(Labelled([[i % 5] for i in range(40)]), ('audio',))
     loader = Loader(source, seed=0, threads=1, prefetch_batches=1, largest_batch=8)
     batch, ids = next(loader.batches(0, [8]))
     assert 'frames' not in batch and batch['target'].shape == (8, 5)
@@ -46,23 +46,23 @@ def test_a_loader_batches_targets():
 
 def test_split_by_class_holds_out_a_share_of_each_class():
     sets = [np.array([k]) for k in [0] * 50 + [1] * 10 + [2] * 3]
-    kept, held_out = labelled.split_by_class(sets, 0.2, seed=3)
+    kept, held_out = labels.split_by_class(sets, 0.2, seed=3)
     assert sorted(kept + held_out) == list(range(63))
     assert collections.Counter(int(sets[i][0]) for i in held_out) == {0: 10, 1: 2, 2: 1}
-    assert (kept, held_out) == labelled.split_by_class(sets, 0.2, seed=3)
-    assert held_out != labelled.split_by_class(sets, 0.2, seed=4)[1]
-    assert labelled.split_by_class(sets, 0.0, seed=3) == (list(range(63)), [])
+    assert (kept, held_out) == labels.split_by_class(sets, 0.2, seed=3)
+    assert held_out != labels.split_by_class(sets, 0.2, seed=4)[1]
+    assert labels.split_by_class(sets, 0.0, seed=3) == (list(range(63)), [])
 
 
 def test_few_of_each_class_counts_a_clip_for_its_rarest_class():
     sets = [np.array([0])] * 20 + [np.array([0, 1])] * 4
-    chosen = labelled.few_of_each_class(sets, 3, seed=0)
+    chosen = labels.few_of_each_class(sets, 3, seed=0)
     assert sum(i < 20 for i in chosen) == 3 == sum(i >= 20 for i in chosen)
 
 
 def test_balanced_draws_follow_the_samplers_weights():
     sets = [[0]] * 90 + [[1]] * 9 + [[2]]
-    source = labelled.Balanced(Labelled(sets), [np.array(s) for s in sets])
+    source = wrappers.Balanced(Labelled(sets), [np.array(s) for s in sets])
     drawn = [source.draw(7, position) for position in range(6_000)]
     shares = np.bincount([sets[i][0] for i in drawn], minlength=3) / len(drawn)
     weights = np.array([90 / 90.01, 9 / 9.01, 1 / 1.01])
@@ -71,7 +71,7 @@ def test_balanced_draws_follow_the_samplers_weights():
 
 def test_a_balanced_order_is_a_function_of_seed_and_position():
     sets = [[i % 3] for i in range(30)]
-    source = labelled.Balanced(Labelled(sets), [np.array(s) for s in sets])
+    source = wrappers.Balanced(Labelled(sets), [np.array(s) for s in sets])
     first = [endless(source, 5)[k]['id'] for k in range(20)]
     assert first == [str(source.draw(5, k)) for k in range(20)]
     assert first != [endless(source, 6)[k]['id'] for k in range(20)]
@@ -87,9 +87,9 @@ def test_a_balanced_order_is_a_function_of_seed_and_position():
 )
 def test_labels_that_are_missing_are_named(sets, least, error):
     with pytest.raises(DataError, match=error):
-        labelled.check_labels(Labelled(sets), [np.array(s, np.int64) for s in sets], least)
+        labels.check_labels(Labelled(sets), [np.array(s, np.int64) for s in sets], least)
 
 
 def test_a_clip_of_several_classes_may_have_none():
     sets = [np.array([0, 1]), np.array([], np.int64)]
-    labelled.check_labels(Labelled(sets, multi_label=True), sets, 2)
+    labels.check_labels(Labelled(sets, multi_label=True), sets, 2)

@@ -18,7 +18,8 @@ from diffmavil_jax.config.schema import from_dict, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.inference.embed import Model, Progress, bucket_sizes
+from diffmavil_jax.inference.batching import bucket_sizes
+from diffmavil_jax.inference.embed import Model, Progress
 from diffmavil_jax.models.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.models.pretraining import PretrainingModel

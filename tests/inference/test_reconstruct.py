@@ -15,7 +15,8 @@ from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import Refusal
 from diffmavil_jax.data.sandbox import DecodePool
-from diffmavil_jax.inference.reconstruct import Options, Reconstructor, reconstruct, visible_counts
+from diffmavil_jax.inference.reconstruct import Options, Reconstructor, visible_counts
+from diffmavil_jax.inference.reconstruction_files import reconstruct
 from diffmavil_jax.saved.workdir import open_workdir
 from diffmavil_jax.training.checkpoint import CheckpointStore
 from tests.data.film import grey, tone_from, write

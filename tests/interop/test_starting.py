@@ -11,7 +11,6 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from diffmavil_jax import experiment
 from diffmavil_jax.config.schema import from_dict, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.sources import open_sources
@@ -21,6 +20,7 @@ from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.saved.inherit import inherit
 from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.tasks.program import TASKS, make_batches, make_program
 from tests.interop import reference
 
 NEW = 'Not in {}, and so new: '
@@ -53,14 +53,14 @@ def started(config, tmp_path, devices=1, step=False):
     Without a step, what begins new is zero, which nobody need compile.
     """
     plan, mesh = make_plan(config), make_mesh(config.parallel, jax.devices()[:devices])
-    task = experiment.TASKS[config.objective](config, plan, open_sources(config), tmp_path)
-    program = experiment.make_program(config, task, plan, mesh)
+    task = TASKS[config.objective](config, plan, open_sources(config), tmp_path)
+    program = make_program(config, task, plan, mesh)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), program.abstract)
     state = task.start(program.init() if step else zeros)
     before = jax.tree.map(np.asarray, state.params)
     if not step:
         return task, before
-    batch, _ = next(experiment.make_batches(config, task, plan, mesh)(0))
+    batch, _ = next(make_batches(config, task, plan, mesh)(0))
     state, metrics = program.trace(0).lower().compile()(state, batch)
     assert np.isfinite(metrics['loss'][0])
     return task, before, jax.tree.map(np.asarray, state.params)

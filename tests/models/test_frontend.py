@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
+from diffmavil_jax.config.clips import FRONT_ENDS, AudioConfig, FrontEnd, VideoConfig
 from diffmavil_jax.models.frontend import (
     log_mel,
     mel_filters,
@@ -94,7 +94,7 @@ def test_loudness_moves_all_bins_alike_and_an_offset_none():
 
 
 def config_with(monkeypatch, front_end, num_frames):
-    monkeypatch.setattr('diffmavil_jax.config.schema.FRONT_ENDS', {**FRONT_ENDS, 'test': front_end})
+    monkeypatch.setattr('diffmavil_jax.config.clips.FRONT_ENDS', {**FRONT_ENDS, 'test': front_end})
     return AudioConfig(front_end='test', num_frames=num_frames)
 
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import DiffusionConfig
+from diffmavil_jax.config.network import DiffusionConfig
 from diffmavil_jax.objectives import diffusion
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / 'data' / 'golden' / 'diffusion.npz')

@@ -5,7 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
+from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
+from diffmavil_jax.config.network import ModelConfig
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.objectives.contrastive import info_nce
 from diffmavil_jax.objectives.inputs import to_patches

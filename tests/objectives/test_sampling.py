@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import DiffusionConfig
+from diffmavil_jax.config.network import DiffusionConfig
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.models.frontend import pixels, spectrogram_range
 from diffmavil_jax.objectives.diffusion import alphas_cumprod, predicted_x0, prediction_target

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import AudioConfig, Config, DataConfig, ModelConfig, VideoConfig
+from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
+from diffmavil_jax.config.network import ModelConfig
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_error

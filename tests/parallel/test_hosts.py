@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import ParallelConfig, to_dict
+from diffmavil_jax.config.schema import to_dict
+from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import batch_sharding, make_mesh

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import ParallelConfig
+from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 

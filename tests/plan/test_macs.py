@@ -6,16 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffmavil_jax.config import schema as config_module
-from diffmavil_jax.config.schema import (
-    AudioConfig,
-    BatchConfig,
-    Config,
-    DataConfig,
-    MaskingConfig,
-    ModelConfig,
-    VitSize,
-)
+from diffmavil_jax.config import network as config_module
+from diffmavil_jax.config.clips import AudioConfig, DataConfig
+from diffmavil_jax.config.network import MaskingConfig, ModelConfig, VitSize
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.config.training import BatchConfig
 from diffmavil_jax.models.pretraining import PretrainingModel, View
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.plan.macs import encoder_macs, macs_per_clip, mavil_baseline

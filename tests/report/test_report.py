@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffmavil_jax.report import content, figures, html
+from diffmavil_jax import units
+from diffmavil_jax.report import content, curves, figures, html, sections, sheets
 from diffmavil_jax.tasks.reports.pretraining import tables as tables_of
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
@@ -257,38 +258,38 @@ def test_a_failure_while_writing_leaves_no_stray_file(tmp_path, monkeypatch):
 
 def test_without_diffusion_the_sheet_has_a_row_less():
     rng = np.random.default_rng(1)
-    with_start, without = (figures.reconstruction_sheet(reconstruction(rng, s)) for s in (True, False))
+    with_start, without = (sheets.reconstruction_sheet(reconstruction(rng, s)) for s in (True, False))
     assert with_start.get_figheight() > without.get_figheight()
     assert len(without.axes) == 6 and len(with_start.axes) == 8
-    assert len(figures.hero(reconstruction(rng, False)).axes) == 6
+    assert len(sheets.hero(reconstruction(rng, False)).axes) == 6
 
 
 def test_masked_places_are_grey_and_the_colour_range_is_the_targets():
     example = reconstruction(np.random.default_rng(2))
-    sheet = figures.reconstruction_sheet(example)
+    sheet = sheets.reconstruction_sheet(example)
     target, masked = (sheet.axes[i].images[0].get_array() for i in (0, 2))
     grey = np.array([int(figures.MASKED[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     np.testing.assert_allclose(masked[:, :16], np.broadcast_to(grey, (16, 16, 3)), atol=1e-6)
     np.testing.assert_array_equal(masked[:, 16:], target[:, 16:])
-    assert figures.colour_range([np.full((2, 2), np.nan)]) == (0.0, 1.0)
-    assert figures.colour_range([np.full((2, 2), 3.0)]) == (3.0, 4.0)
+    assert sheets.colour_range([np.full((2, 2), np.nan)]) == (0.0, 1.0)
+    assert sheets.colour_range([np.full((2, 2), 3.0)]) == (3.0, 4.0)
 
 
 def test_curves_leave_gaps_and_share_panels():
-    curves = figures.loss_curves(history())
-    assert [axis.get_title(loc='left') for axis in curves.axes] == [
+    losses = curves.loss_curves(history())
+    assert [axis.get_title(loc='left') for axis in losses.axes] == [
         'Total loss', 'Audio reconstruction', 'Audio–video contrast (InfoNCE)'
     ]  # fmt: skip
-    assert np.isnan(curves.axes[1].lines[0].get_ydata()[3])
-    np.testing.assert_allclose(curves.axes[2].lines[1].get_ydata(), math.log(64))
-    held_out = figures.evaluation_curves(history())
+    assert np.isnan(losses.axes[1].lines[0].get_ydata()[3])
+    np.testing.assert_allclose(losses.axes[2].lines[1].get_ydata(), math.log(64))
+    held_out = curves.evaluation_curves(history())
     assert [len(axis.lines) for axis in held_out.axes] == [2]
-    assert figures.evaluation_curves(history()[:3]) is None
+    assert curves.evaluation_curves(history()[:3]) is None
 
 
 def test_a_single_line_of_history_can_be_drawn():
     line = [{'samples': 0, 'loss': 1.0, 'a$b$': 2.0, 'batch_size': 8, 'eval/$y$': 0.5}]
-    for draw in (figures.loss_curves, figures.schedule_curves, figures.evaluation_curves):
+    for draw in (curves.loss_curves, curves.schedule_curves, curves.evaluation_curves):
         with Image.open(io.BytesIO(figures.to_png(draw(line)))) as image:
             assert image.width == round(figures.WIDTH * figures.DPI)
 
@@ -305,7 +306,7 @@ def test_a_single_line_of_history_can_be_drawn():
     ],
 )  # fmt: skip
 def test_spell(value, unit, text):
-    assert content.spell(value, unit) == text
+    assert units.spell(value, unit) == text
 
 
 def test_headlines_come_from_nested_or_dotted_names_and_only_where_known():
@@ -331,8 +332,8 @@ def test_coverage_stands_beside_every_score():
 
 def test_plan_totals_weigh_the_saving_by_macs():
     plan = [{'steps': 1, 'macs': 3.0, 'saved': 0.25}, {'steps': 2, 'macs': 1.0, 'saved': 0.5}]
-    assert html.plan_totals(plan) == {'steps': 3, 'macs': 4.0, 'saved': pytest.approx(1 - 4 / 6)}
-    assert html.plan_totals([{'steps': 1}]) == {'steps': 1}
+    assert sections.plan_totals(plan) == {'steps': 3, 'macs': 4.0, 'saved': pytest.approx(1 - 4 / 6)}
+    assert sections.plan_totals([{'steps': 1}]) == {'steps': 1}
 
 
 def test_a_row_must_fit_its_table():

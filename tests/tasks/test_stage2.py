@@ -14,9 +14,9 @@ from diffmavil_jax.aot.forecast import forecast
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.plan.macs import macs_per_clip
-from diffmavil_jax.plan.table import metric
 from diffmavil_jax.saved.params import load_params
 from diffmavil_jax.tasks.stage2 import make_objective
+from diffmavil_jax.units import metric
 
 
 def train(config, workdir):

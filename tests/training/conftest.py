@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.schema import CheckpointConfig, OptimizerConfig, TrainConfig
+from diffmavil_jax.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from diffmavil_jax.plan.buckets import Bucket, Plan
 from diffmavil_jax.training import loop
 from diffmavil_jax.training.checkpoint import CheckpointStore

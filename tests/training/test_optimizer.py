@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffmavil_jax.config.schema import OptimizerConfig
+from diffmavil_jax.config.training import OptimizerConfig
 from diffmavil_jax.training.optimizer import layer_decay, learning_rate, make_optimizer
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from diffmavil_jax.data import media
+from diffmavil_jax.data.clip import clip_id, printable
 from diffmavil_jax.data.listings.cutting import cut
 from diffmavil_jax.data.listings.row import Row
 from diffmavil_jax.data.prepare.encode import encode_clip
@@ -111,7 +112,7 @@ class Clips:
     ) -> tuple[Outcome, Example | None]:
         outcome = Outcome(
             id=clip_id(row.name, place.in_source),
-            file=_printable(row.file or ''),
+            file=printable(row.file or ''),
             split=row.split,
             source_hash=digest,
             seconds=place.seconds,
@@ -133,11 +134,6 @@ class Clips:
         return outcome, example
 
 
-def clip_id(name: str, start_s: float) -> str:
-    """The clip's name in the dataset."""
-    return f'{_printable(name)}@{start_s:.3f}'
-
-
 def _segment(row: Row, length: float, seconds: float | None) -> _Place:
     """Where a segment of a published video is in a file that is the video, or the segment itself."""
     start, duration = row.start_s or 0.0, row.duration_s or 0.0
@@ -153,16 +149,11 @@ def _segment(row: Row, length: float, seconds: float | None) -> _Place:
 def _refused(row: Row, reason: str, digest: str = '') -> Outcome:
     return Outcome(
         id=clip_id(row.name, row.start_s or 0.0),
-        file=_printable(row.file or ''),
+        file=printable(row.file or ''),
         split=row.split,
         reason=reason,
         source_hash=digest,
     )
-
-
-def _printable(text: str) -> str:
-    """Without the surrogates that stand for bytes of a file name that is not UTF-8."""
-    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
 
 
 def _reason(error: Exception) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from diffmavil_jax.config.schema import DataConfig, split_list
+from diffmavil_jax.config.clips import DataConfig, split_list
 from diffmavil_jax.data.clip import MODALITIES, ClipSpec, DataError, Sources
-from diffmavil_jax.data.completed import Completed
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.mixture import Mixture
-from diffmavil_jax.data.prepared.source import (
-    PreparedDataset,
-    PreparedSource,
-    open_prepared,
-)
+from diffmavil_jax.data.prepared.dataset import PreparedDataset, open_prepared
+from diffmavil_jax.data.prepared.source import PreparedSource
+from diffmavil_jax.data.wrappers import Completed
 
 GENERATED = 'generated'  # in place of a path: the generated world
 _EVAL_SPLITS = ('validation', 'test', 'eval')

@@ -26,11 +26,10 @@ from diffmavil_jax.report.content import (
     Report,
     Row,
     Table,
-    Unit,
-    spell,
 )
 from diffmavil_jax.tasks.reports.facts import Facts, refusals, run_summary, spell_facts
 from diffmavil_jax.training.metrics import read_metrics
+from diffmavil_jax.units import Unit, spell
 
 _MISTAKES = 6
 

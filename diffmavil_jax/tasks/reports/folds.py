@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from diffmavil_jax.config.schema import Config, split_list
+from diffmavil_jax.config.clips import split_list
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.report import html
 from diffmavil_jax.report.content import (
     CLASSIFICATION_LEAD,
@@ -20,9 +21,9 @@ from diffmavil_jax.report.content import (
     Report,
     Row,
     Table,
-    spell,
 )
 from diffmavil_jax.tasks.reports.classification import TITLES, unit_of
+from diffmavil_jax.units import spell
 
 
 def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:

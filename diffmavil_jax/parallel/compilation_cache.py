@@ -1,0 +1,23 @@
+"""Where compiled programs are kept between runs."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+from absl import logging
+
+
+def use_compilation_cache(path: str) -> None:
+    """Persistent, so that the second start of the same shapes compiles nothing."""
+    if not path:
+        return
+    try:
+        cache = pathlib.Path(path).expanduser()
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logging.warning('No compilation cache: %s can not be written (%s).', path, error.strerror)
+        return
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

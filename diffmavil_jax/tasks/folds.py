@@ -1,0 +1,49 @@
+"""The runs of a cross-validation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from diffmavil_jax.config.clips import split_list
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.config.tree import ConfigError
+
+
+def folds(config: Config) -> list[tuple[str, Config]]:
+    """The runs of a cross-validation, by name: each of config.finetune.folds is tested once.
+
+    Raises:
+        ConfigError: the data are not prepared ones, or lack a fold.
+    """
+    names = split_list(config.finetune.folds)
+    if config.data.source != 'tfds':
+        raise ConfigError(
+            f'config.finetune.folds = {config.finetune.folds!r}: must be empty with data.source='
+            f'{config.data.source}; only prepared datasets have splits by name.'
+        )
+    from diffmavil_jax.data.prepared.dataset import open_prepared  # TFDS takes a second to import
+
+    for path in split_list(config.data.path):
+        dataset = open_prepared(path)
+        absent = [name for name in names if not dataset.has_split(name)]
+        if absent:
+            raise ConfigError(
+                f'config.finetune.folds = {config.finetune.folds!r}: must be splits of {path}, which has '
+                f'{dataset.describe_splits()}, and no {", ".join(absent)}.'
+            )
+    return [
+        (
+            name,
+            dataclasses.replace(
+                config,
+                name=f'{config.name}_{name}',
+                data=dataclasses.replace(
+                    config.data,
+                    train_split=','.join(other for other in names if other != name),
+                    eval_split=name,
+                ),
+                finetune=dataclasses.replace(config.finetune, folds=''),
+            ),
+        )
+        for name in names
+    ]

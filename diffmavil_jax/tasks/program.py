@@ -1,0 +1,110 @@
+"""A task as compiled steps and batches: one program for each run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffmavil_jax.config.schema import Config
+from diffmavil_jax.data.pipeline import Loader
+from diffmavil_jax.objectives.pretraining import TokenCounts
+from diffmavil_jax.parallel import hosts
+from diffmavil_jax.parallel.mesh import batch_sharding, constrained
+from diffmavil_jax.plan.buckets import Bucket, Plan, learning_rate_scale
+from diffmavil_jax.tasks.classification import classification_task
+from diffmavil_jax.tasks.pretraining import pretraining_task
+from diffmavil_jax.tasks.task import Task
+from diffmavil_jax.training.optimizer import learning_rate
+from diffmavil_jax.training.state import TrainState, abstract_and_init
+from diffmavil_jax.training.step import make_step
+
+# From samples seen to the batches that follow on the mesh, each with the names of its clips.
+Batches = Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
+
+
+TASKS = {'pretraining': pretraining_task, 'stage2': pretraining_task, 'classification': classification_task}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The state's shapes, how to make it, and its step for the bucket of an index."""
+
+    abstract: TrainState
+    init: Callable[[], TrainState]
+    trace: Callable[[int], jax.stages.Traced]
+
+    def lower(self, index: int) -> jax.stages.Lowered:
+        return self.trace(index).lower()
+
+
+def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
+    """Objective and optimizer as the steps of all buckets; the mesh may be of devices that are not here."""
+    schedule = learning_rate(config.optimizer, plan.total_samples)
+
+    def init_params(key: jax.Array) -> tuple[Any, Any]:
+        batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in abstract_batch(task, mesh, 1).items()}
+        variables = task.objective.init(key, batch, token_counts(plan.buckets[0]))
+        return variables['params'], variables.get('frozen')
+
+    abstract, init = abstract_and_init(init_params, task.optimizer, mesh, averaged=task.averaged)
+
+    def trace(index: int) -> jax.stages.Traced:
+        bucket = plan.buckets[index]
+        counts, scale = token_counts(bucket), learning_rate_scale(bucket.batch_size, config)
+        step = make_step(
+            functools.partial(task.objective.loss, counts=counts),
+            task.optimizer,
+            lambda samples: scale * schedule(samples),
+            bucket.batch_size,
+            parts=config.batch.parts,
+            average_decay=config.finetune.average_decay,
+        )
+        # Pinned, or XLA may choose another layout for what the next step takes.
+        layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
+        with constrained(mesh):
+            return jitted.trace(abstract, abstract_batch(task, mesh, bucket.batch_size))
+
+    return Program(abstract, lambda: init(jax.random.key(config.seed)), trace)
+
+
+def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Batches:
+    """What this process reads of the batches."""
+    host, count = hosts.share_of_batch(mesh)
+    loader = Loader(
+        task.source,
+        seed=config.seed,
+        threads=config.data.threads,
+        workers=config.data.workers,
+        prefetch_batches=config.data.prefetch_batches,
+        largest_batch=max(bucket.batch_size for bucket in plan.buckets),
+        host=host,
+        hosts=count,
+    )
+
+    def batches(first_sample: int) -> Iterator[tuple[dict[str, jax.Array], list[str]]]:
+        host_batches = loader.batches(first_sample, plan.batch_sizes_from(first_sample))
+        return ((hosts.put_batch(batch, mesh), ids) for batch, ids in host_batches)
+
+    return batches
+
+
+def abstract_batch(task: Task, mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a batch on the mesh."""
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batch_sharding(mesh))
+        for name, (shape, dtype) in task.batch.items()
+    }
+
+
+def token_counts(bucket: Bucket) -> dict[str, TokenCounts]:
+    """The static mask sizes of a bucket."""
+    return {
+        'audio': TokenCounts(bucket.audio_tokens, bucket.audio_decoded),
+        'video': TokenCounts(bucket.video_tokens, bucket.video_decoded),
+    }

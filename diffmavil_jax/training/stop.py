@@ -1,0 +1,56 @@
+"""When a run is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import types
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C set it; a second Ctrl-C interrupts at once.
+
+    With several processes, SIGTERM to any of them (a pod's notice that it is preempted) is left
+    to JAX, which makes them all stop before the same step.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._previous: dict[int, Any] = {}
+        self._together = jax.process_count() > 1
+        self._steps = 0
+
+    def is_set(self) -> bool:
+        """Whether this process, which is alone, was told to stop."""
+        return self._event.is_set() and not self._together
+
+    def before_step(self) -> bool:
+        """Whether to stop before the next step; asked once a step, by every process."""
+        self._steps += 1
+        if self._together:
+            return multihost_utils.reached_preemption_sync_point(self._steps)
+        return self.is_set()
+
+    def __enter__(self) -> StopSignal:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        if self._event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._event.set()
+        if self._together:
+            os.kill(os.getpid(), signal.SIGTERM)
+        # print is not safe inside a signal handler: the main thread may be inside one.
+        os.write(2, b'\nstopping: saving a checkpoint ...\n')
