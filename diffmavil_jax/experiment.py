@@ -31,6 +31,7 @@ from diffmavil_jax.tasks.task import Task
 from diffmavil_jax.training import loop
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
+from diffmavil_jax.training.interfaces import Timings
 from diffmavil_jax.training.metrics import MetricsWriter
 from diffmavil_jax.training.state import TrainState
 from diffmavil_jax.training.stop import StopSignal
@@ -160,7 +161,7 @@ def _restore_or_init(
     task: Task,
     store: CheckpointStore,
     directory: Workdir,
-) -> tuple[TrainState, loop.Timings]:
+) -> tuple[TrainState, Timings]:
     """The newest readable checkpoint, or a new state; the first step compiles meanwhile."""
     first = store.latest() or 0
     if first < plan.total_samples:
@@ -169,10 +170,10 @@ def _restore_or_init(
     if restored is not None:
         state, metadata = restored
         _say(f'Resuming at clip {int(state.samples_seen):,}.')
-        return state, loop.Timings(**metadata['timings'])
+        return state, Timings(**metadata['timings'])
     if directory.resumed:
         _say('Starting again: the run that is here had not saved a checkpoint yet.')
-    return task.start(program.init()), loop.Timings()
+    return task.start(program.init()), Timings()
 
 
 def _device(mesh: jax.sharding.Mesh) -> dict[str, Any]:

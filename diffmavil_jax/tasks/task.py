@@ -13,7 +13,7 @@ import optax
 from diffmavil_jax.data.clip import ClipSource
 from diffmavil_jax.objectives.pretraining import Metrics, TokenCounts
 from diffmavil_jax.tasks.reports.facts import Facts
-from diffmavil_jax.training.loop import Evaluator
+from diffmavil_jax.training.interfaces import Evaluator
 from diffmavil_jax.training.state import TrainState
 
 

@@ -20,6 +20,7 @@ from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.training.background import Background
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
+from diffmavil_jax.training.interfaces import Evaluator, Timings
 from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
@@ -41,12 +42,6 @@ class TrainingError(RuntimeError):
     """Training can't go on: says why, and where to look."""
 
 
-class Evaluator(Protocol):
-    """Measures parameters on held-out clips."""
-
-    def __call__(self, params: Any) -> Mapping[str, float]: ...
-
-
 class Stop(Protocol):
     """Whether the run was told to stop."""
 
@@ -57,20 +52,6 @@ class Stop(Protocol):
     def before_step(self) -> bool:
         """Asked once before each step; the answer is the same on all hosts."""
         ...
-
-
-@dataclasses.dataclass
-class Timings:
-    """Seconds spent, over all starts of a run, and what was compiled.
-
-    `train_s` includes `data_wait_s`; `compile_s` is what steps had to wait for the compiler.
-    """
-
-    train_s: float = 0.0
-    compile_s: float = 0.0
-    data_wait_s: float = 0.0
-    evaluation_s: float = 0.0
-    compilations: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

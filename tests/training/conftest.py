@@ -16,6 +16,7 @@ from diffmavil_jax.plan.buckets import Bucket, Plan
 from diffmavil_jax.training import loop
 from diffmavil_jax.training.checkpoint import CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
+from diffmavil_jax.training.interfaces import Timings
 from diffmavil_jax.training.metrics import MetricsWriter
 from diffmavil_jax.training.optimizer import learning_rate, make_optimizer
 from diffmavil_jax.training.state import TrainState
@@ -95,14 +96,14 @@ class Toy:
         save_every=1_000,
         evaluate_every=1_000,
         max_nonfinite=3,
-    ) -> tuple[TrainState, loop.Timings]:
+    ) -> tuple[TrainState, Timings]:
         """One start in a directory: resumes what is there, stops before step `stop_after`."""
         store = CheckpointStore(workdir / 'checkpoints', keep_latest=9, keep_best=0, best_metric=None)
         writer = MetricsWriter(workdir)
         try:
             restored = store.restore(self.abstract())
             state, metadata = restored or (self.init(), {'timings': {}})
-            timings = loop.Timings(**metadata['timings'])
+            timings = Timings(**metadata['timings'])
             first = len(self.served)
 
             def told() -> bool:

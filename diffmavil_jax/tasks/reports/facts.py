@@ -13,7 +13,7 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import ClipSource, Refusal
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.plan.table import plan_rows
-from diffmavil_jax.training.loop import Timings
+from diffmavil_jax.training.interfaces import Timings
 from diffmavil_jax.units import spell
 
 
