@@ -53,27 +53,27 @@ class Classifier(nn.Module):
         self,
         patches: Mapping[str, Float[Array, 'b n p']],
         visible: Mapping[str, Int[Array, 'b k']] | None = None,
-        keep: Mapping[str, Float[Array, 'depth b 2']] | None = None,
+        drop_path_scale: Mapping[str, Float[Array, 'depth b 2']] | None = None,
     ) -> Float[Array, 'b c']:
         """Logits of the classes, float32.
 
         Args:
             patches: of each modality of `config.finetune`.
             visible: the tokens that are seen, of each modality; all without it.
-            keep: for `audio`, `video` and `fusion`, see `Block`.
+            drop_path_scale: for `audio`, `video` and `fusion`, see `Block`.
         """
         finetune, model = self.config.finetune, self.config.model
         compute = Compute.of(model)
-        visible, keep = visible or {}, keep or {}
+        visible, drop_path_scale = visible or {}, drop_path_scale or {}
         tokens = {}
         for m in finetune.modalities:
             encoder = make_encoder(self.config, m, time_step=self.time_steps[m], name=f'encoder_{m}')
-            places = visible.get(m)
-            seen = patches[m] if places is None else take_tokens(patches[m], places)
-            tokens[m] = encoder(seen, places, keep.get(m))
+            token_ids = visible.get(m)
+            seen = patches[m] if token_ids is None else take_tokens(patches[m], token_ids)
+            tokens[m] = encoder(seen, token_ids, drop_path_scale.get(m))
         if len(tokens) == 2:
             fusion = FusionEncoder(model.fusion_layers, model.vit.heads, compute, name='fusion')
-            fused = fusion(tokens['audio'], tokens['video'], keep.get('fusion'))
+            fused = fusion(tokens['audio'], tokens['video'], drop_path_scale.get('fusion'))
             tokens = dict(zip(tokens, fused, strict=True))
         if finetune.probe != 'none':
             tokens = jax.lax.stop_gradient(tokens)

@@ -9,11 +9,11 @@ from jaxtyping import Array, Float, Int
 
 from diffmavil_jax.models.patches import take_rows
 from diffmavil_jax.models.positions import sincos_table, timestep_embedding
-from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_norm, over_clips
+from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_norm, shard_batch
 
 
 class Decoder(nn.Module):
-    """Predicts the patches at the masked places (MAViL, section 3.1; DiffMAE, section 3.2).
+    """Predicts the masked patches (MAViL, section 3.1; DiffMAE, section 3.2).
 
     The decoded tokens start from a learnable mask token (MAE) or, given noisy patches,
     from their embedding (DiffMAViL). See `ModelConfig` for the kinds.
@@ -43,9 +43,9 @@ class Decoder(nn.Module):
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)
         # A class token has no place in the grid.
         class_tokens = latents.shape[1] - visible.shape[1]
-        places = jnp.pad(take_rows(positions, visible), ((0, 0), (class_tokens, 0), (0, 0)))
-        memory = over_clips(memory + places)
-        queries = over_clips(self._initial_queries(noisy) + take_rows(positions, decoded))
+        offsets = jnp.pad(take_rows(positions, visible), ((0, 0), (class_tokens, 0), (0, 0)))
+        memory = shard_batch(memory + offsets)
+        queries = shard_batch(self._initial_queries(noisy) + take_rows(positions, decoded))
         condition = None if self.conditioning == 'none' else self._condition(timestep)
         if condition is not None and self.conditioning == 'add':
             queries = queries + condition[:, None]
@@ -55,7 +55,7 @@ class Decoder(nn.Module):
             x = stack(jnp.concatenate([memory, queries], axis=1), None, context)[:, memory.shape[1] :]
         else:
             x = stack(queries, layer_norm('memory_norm', self.compute.dtype)(memory), context)
-        x = layer_norm('norm', self.compute.dtype)(over_clips(x))
+        x = layer_norm('norm', self.compute.dtype)(shard_batch(x))
         prediction = dense(self.target_dim, ('embed', 'patch'), 'prediction', self.compute.dtype)(flat(x))
         return prediction.reshape(*x.shape[:2], -1).astype(jnp.float32)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_rows
 from diffmavil_jax.models.positions import sincos_table
-from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, over_clips
+from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, shard_batch
 
 
 class Encoder(nn.Module):
@@ -33,26 +33,28 @@ class Encoder(nn.Module):
     def __call__(
         self,
         patches: Float[Array, 'b k p'],
-        places: Int[Array, 'b k'] | None = None,
-        keep: Float[Array, 'depth b 2'] | None = None,
+        token_ids: Int[Array, 'b k'] | None = None,
+        drop_path_scale: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b 1+k d']:
         """Encodes the patches; token 0 of the result is the class token.
 
         Args:
             patches: those that are seen.
-            places: which tokens of the clip they are; None: all, in order.
-            keep: see `Block`.
+            token_ids: which tokens of the clip they are; None: all, in order.
+            drop_path_scale: see `Block`.
         """
         positions = self._positions().astype(self.compute.dtype)
-        positions = positions[None] if places is None else take_rows(positions, places)
+        positions = positions[None] if token_ids is None else take_rows(positions, token_ids)
         tokens = dense(self.width, ('patch', 'embed'), 'patch_embedding', self.compute.dtype)(flat(patches))
-        tokens = over_clips(tokens.reshape(*patches.shape[:2], self.width) + positions)
+        tokens = shard_batch(tokens.reshape(*patches.shape[:2], self.width) + positions)
         if self.has_class_token:
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, 'embed'))
             class_token = self.param('class_token', init, (1, 1, self.width)).astype(self.compute.dtype)
             class_token = jnp.broadcast_to(class_token, (tokens.shape[0], 1, self.width))
             tokens = jnp.concatenate([class_token, tokens], axis=1)
-        return Stack(self.depth, self.heads, compute=self.compute, name='layers')(tokens, keep=keep)
+        return Stack(self.depth, self.heads, compute=self.compute, name='layers')(
+            tokens, drop_path_scale=drop_path_scale
+        )
 
     def _positions(self) -> Float[Array, 'n d']:
         table = sincos_table(self.grid, self.width, self.time_step)
@@ -92,8 +94,8 @@ class FusionEncoder(nn.Module):
         self,
         audio: Float[Array, 'b ka d'],
         video: Float[Array, 'b kv d'],
-        keep: Float[Array, 'depth b 2'] | None = None,
+        drop_path_scale: Float[Array, 'depth b 2'] | None = None,
     ) -> tuple[Float[Array, 'b ka d'], Float[Array, 'b kv d']]:
         stack = Stack(self.depth, self.heads, compute=self.compute, name='layers')
-        fused = stack(jnp.concatenate([audio, video], axis=1), keep=keep)
+        fused = stack(jnp.concatenate([audio, video], axis=1), drop_path_scale=drop_path_scale)
         return fused[:, : audio.shape[1]], fused[:, audio.shape[1] :]

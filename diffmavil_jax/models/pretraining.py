@@ -12,7 +12,7 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.decoders import Decoder
 from diffmavil_jax.models.encoders import FusionEncoder, make_encoder
 from diffmavil_jax.models.patches import take_tokens
-from diffmavil_jax.models.transformer import Compute, layer_norm, over_clips
+from diffmavil_jax.models.transformer import Compute, layer_norm, shard_batch
 
 MODALITIES = ('audio', 'video')
 
@@ -102,13 +102,13 @@ class PretrainingModel(nn.Module):
     def _encode(self, view: View, modality: str) -> Float[Array, 'b v 1+k d']:
         """The tokens of one view or of two, in one pass, so that the encoder is compiled once."""
         seen = [view.visible] if view.second is None else [view.visible, view.second]
-        places = jnp.concatenate(seen, axis=1)
+        token_ids = jnp.concatenate(seen, axis=1)
         # Gathered before it is embedded: the masked patches cost nothing.
-        patches = take_tokens(view.patches, places)
+        patches = take_tokens(view.patches, token_ids)
         # Clip by clip, so that a batch over several devices stays where it is.
-        rows = len(seen) * len(places), view.visible.shape[1]
-        tokens = self.encoder[modality](patches.reshape(*rows, patches.shape[-1]), places.reshape(rows))
-        return tokens.reshape(len(places), len(seen), *tokens.shape[1:])
+        rows = len(seen) * len(token_ids), view.visible.shape[1]
+        tokens = self.encoder[modality](patches.reshape(*rows, patches.shape[-1]), token_ids.reshape(rows))
+        return tokens.reshape(len(token_ids), len(seen), *tokens.shape[1:])
 
     def features(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b d']]:
         """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide).
@@ -144,7 +144,7 @@ class PretrainingModel(nn.Module):
 
     def _fuse(self, tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
         fused = self.fusion(tokens['audio'], tokens['video'])
-        return {m: self.fusion_norm(over_clips(x)) for m, x in zip(MODALITIES, fused, strict=True)}
+        return {m: self.fusion_norm(shard_batch(x)) for m, x in zip(MODALITIES, fused, strict=True)}
 
     def _of_patches(self, tokens: Float[Array, 'b 1+k d']) -> Float[Array, 'b k d']:
         """Without the class token."""
@@ -152,7 +152,7 @@ class PretrainingModel(nn.Module):
 
     def _pool(self, tokens: jax.Array, modality: str) -> jax.Array:
         """Mean over the patch tokens, without the class token, in float32."""
-        return over_clips(self._normed(tokens, modality).astype(jnp.float32).mean(axis=1))
+        return shard_batch(self._normed(tokens, modality).astype(jnp.float32).mean(axis=1))
 
     def _normed(self, tokens: Float[Array, 'b 1+k d'], modality: str) -> Float[Array, 'b k d']:
-        return self.pool_norm[modality](over_clips(self._of_patches(tokens)))
+        return self.pool_norm[modality](shard_batch(self._of_patches(tokens)))

@@ -94,8 +94,8 @@ def flat(x: Float[Array, 'b n d']) -> Float[Array, 'bn d']:
     return x.reshape(-1, x.shape[-1])
 
 
-def over_clips(x: Float[Array, 'b ...']) -> Float[Array, 'b ...']:
-    """Says that the devices split an activation by clips alone: parameters come to it, not it to them."""
+def shard_batch(x: Float[Array, 'b ...']) -> Float[Array, 'b ...']:
+    """Shards an activation over the devices by clips alone: parameters are gathered, activations stay."""
     return nn.with_logical_constraint(x, ('clips', *[None] * (x.ndim - 1)))
 
 
@@ -137,7 +137,7 @@ class Block(nn.Module):
 
     kind `self`: self-attention, MLP. `cross`: attention to the memory, MLP. `cross_self`:
     self-attention, attention to the memory, MLP. With a condition, each layer norm is
-    shifted and scaled by it and each branch gated (adaLN-zero: Peebles and Xie 2023). `keep`
+    shifted and scaled by it and each branch gated (adaLN-zero: Peebles and Xie 2023). `drop_path_scale`
     multiplies each branch, the first and the MLP: 0 drops it (stochastic depth: Huang et al. 2016).
     """
 
@@ -151,20 +151,22 @@ class Block(nn.Module):
         x: Float[Array, 'b q d'],
         memory: Float[Array, 'b n d'] | None,
         condition: Float[Array, 'b d'] | None,
-        keep: Float[Array, 'b 2'] | None,
+        drop_path_scale: Float[Array, 'b 2'] | None,
     ) -> Float[Array, 'b q d']:
-        x = over_clips(x)
-        keep_attention, keep_mlp = (1.0, 1.0) if keep is None else jnp.split(keep[:, None], 2, axis=-1)
+        x = shard_batch(x)
+        attention_scale, mlp_scale = (
+            (1.0, 1.0) if drop_path_scale is None else jnp.split(drop_path_scale[:, None], 2, axis=-1)
+        )
         if self.kind in ('self', 'cross_self'):
             normed, gate = self._norm(x, condition, 'self')
             attended = Attention(self.heads, self.compute, name='self_attention')(normed, normed)
-            x = x + keep_attention * gate * attended
+            x = x + attention_scale * gate * attended
         if self.kind in ('cross', 'cross_self'):
             normed, gate = self._norm(x, condition, 'cross')
             attended = Attention(self.heads, self.compute, name='cross_attention')(normed, memory)
-            x = x + keep_attention * gate * attended
+            x = x + attention_scale * gate * attended
         normed, gate = self._norm(x, condition, 'mlp')
-        return x + keep_mlp * gate * Mlp(self.compute.dtype, name='mlp')(normed)
+        return x + mlp_scale * gate * Mlp(self.compute.dtype, name='mlp')(normed)
 
     def _norm(
         self, x: jax.Array, condition: jax.Array | None, branch: str
@@ -195,7 +197,7 @@ class Stack(nn.Module):
         x: Float[Array, 'b q d'],
         memory: Float[Array, 'b n d'] | None = None,
         condition: Float[Array, 'b d'] | None = None,
-        keep: Float[Array, 'depth b 2'] | None = None,
+        drop_path_scale: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b q d']:
         block = nn.remat(Block, prevent_cse=False) if self.compute.remat else Block
         scan = nn.scan(
@@ -207,4 +209,6 @@ class Stack(nn.Module):
             unroll=min(self.compute.unroll, self.depth),
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )
-        return scan(block(self.kind, self.heads, self.compute, name='block'), x, memory, condition, keep)[0]
+        return scan(
+            block(self.kind, self.heads, self.compute, name='block'), x, memory, condition, drop_path_scale
+        )[0]

@@ -22,7 +22,7 @@ from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_e
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
 
-# From views, clean patches and positions of the clips to what is predicted of each modality [b m p].
+# From views, clean patches and positions of the clips to the decoders' targets [b m p] of each modality.
 Targets = Callable[[dict[str, View], dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
 
 
@@ -32,6 +32,33 @@ class TokenCounts:
 
     visible: int
     decoded: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One term of the loss, or a metric beside it.
+
+    Attributes:
+        value: of each clip; 0 where the clip lacks what the term is about.
+        weight: in the loss; None for a metric that is not part of it.
+        count: the clips that the term is about.
+    """
+
+    value: Float[Array, ' b']
+    weight: float | None
+    count: Float[Array, '']
+
+    @classmethod
+    def masked(cls, value: Float[Array, ' b'], weight: float | None, mask: Float[Array, ' b'] | None) -> Term:
+        """A term over the clips that a mask has 1 for; over all clips without one."""
+        if mask is None:
+            return cls(value, weight, jnp.float32(len(value)))
+        return cls(value * mask, weight, mask.sum())
+
+    @property
+    def metric(self) -> tuple[jax.Array, jax.Array]:
+        """(sum, count)."""
+        return self.value.sum(), self.count
 
 
 class PretrainingObjective:
@@ -55,13 +82,13 @@ class PretrainingObjective:
         batch: Mapping[str, jax.Array],
         counts: Mapping[str, TokenCounts],
     ) -> tuple[Float[Array, ''], Metrics]:
-        """The loss of a batch, and its parts.
+        """The loss of a batch, and its terms as metrics.
 
         Args:
             params: of the model.
             batch: see `to_patches`; with `position` int32 [b], the samples seen before each
-                clip, which determine everything random; and maybe `present` [b 2], 1 for the
-                modalities that a clip has: no term is taken of others.
+                clip, which determine everything random; and optionally `present` [b 2], 1 for the
+                modalities that a clip has: the others contribute no term.
             counts: visible and decoded tokens for each modality.
         """
         return self._loss(params, batch, counts, self._patch_targets)
@@ -78,26 +105,16 @@ class PretrainingObjective:
         if self.config.loss.second_view:
             views = self._with_second_views(views, positions, counts)
         outputs = self.model.apply({'params': params}, views)
-        config = self.config.loss
-        share = {m: _share(batch, m) for m in MODALITIES} | {'inter': _share(batch, *MODALITIES)}
-        targets = targets_of(views, patches, positions)
-        terms = {m: squared_error(outputs.predictions[m], targets[m]) for m in views}
-        terms['inter'], correct = self._inter_modal(outputs.pooled, share['inter'])
-        if config.inter_both_views:
-            second, _ = self._inter_modal(outputs.second_pooled, share['inter'])
-            terms['inter'] = (terms['inter'] + second) / 2
-        weights = {'audio': config.audio_weight, 'video': config.video_weight, 'inter': config.inter_weight}
-        terms['inter_accuracy'] = correct.astype(jnp.float32)
-        share['inter_accuracy'] = share['inter']
-        terms = {name: _shared(term, share[name]) for name, term in terms.items()}
-        if config.second_view:
-            terms['intra'] = self._intra_modal(outputs, share)
-            weights['intra'] = config.intra_weight
-        per_clip = jnp.stack([weight * terms[name] for name, weight in weights.items()]).sum(axis=0)
-        count = jnp.float32(per_clip.shape[0])
-        counts_of = {name: count if of is None else of.sum() for name, of in share.items()}
-        metrics = {name: (term.sum(), counts_of.get(name, count)) for name, term in terms.items()}
-        return per_clip.mean(), {'loss': (per_clip.sum(), count), **metrics}
+        terms = {
+            **self._reconstruction_terms(outputs, targets_of(views, patches, positions), batch),
+            **self._inter_modal_terms(outputs, batch),
+        }
+        if self.config.loss.second_view:
+            terms['intra'] = self._intra_modal_term(outputs, batch)
+        weighted = [term.weight * term.value for term in terms.values() if term.weight is not None]
+        per_clip = jnp.stack(weighted).sum(axis=0)
+        metrics = {'loss': (per_clip.sum(), jnp.float32(len(per_clip)))}
+        return per_clip.mean(), metrics | {name: term.metric for name, term in terms.items()}
 
     def views(
         self,
@@ -109,7 +126,7 @@ class PretrainingObjective:
         view: str = 'first',
         power: float = 0.0,
     ) -> dict[str, View]:
-        """Masks, and diffused patches at the decoded places, for each modality.
+        """Masks, and diffused patches of the decoded tokens, for each modality.
 
         Args:
             patches: clean patches.
@@ -132,12 +149,12 @@ class PretrainingObjective:
         return views
 
     def clean_targets(self, patches: Float[Array, 'b n p'], view: View) -> Float[Array, 'b m p']:
-        """Clean patches at the decoded places, in the units that the model predicts x_0 in."""
+        """Clean patches of the decoded tokens, in the units that the model predicts x_0 in."""
         clean = take_tokens(patches, view.decoded)
         return normalize_patches(clean) if self.config.loss.normalize_targets else clean
 
     def predicted_x0(self, prediction: Float[Array, 'b m p'], view: View) -> Float[Array, 'b m p']:
-        """The model's estimate of the clean patches at the decoded places."""
+        """The model's estimate of the clean patches of the decoded tokens."""
         if view.noisy is None:
             return prediction
         alpha_bar = self._alphas_cumprod[view.timestep]
@@ -146,7 +163,7 @@ class PretrainingObjective:
     def _patch_targets(
         self, views: dict[str, View], patches: dict[str, jax.Array], positions: jax.Array
     ) -> dict[str, Float[Array, 'b m p']]:
-        """What the decoders are to predict at the decoded places."""
+        """What the decoders are to predict of the decoded tokens."""
         targets = {}
         for modality, view in views.items():
             target = self.clean_targets(patches[modality], view)
@@ -177,19 +194,39 @@ class PretrainingObjective:
             return random_masks(keys, patches.shape[1], count.visible, count.decoded)
         return contrast_masks(keys, patches, power, count.visible, count.decoded)
 
-    def _inter_modal(
-        self, pooled: Mapping[str, jax.Array], share: jax.Array | None
-    ) -> tuple[Float[Array, ' b'], jax.Array]:
-        """InfoNCE between the modalities, and which sounds find their pictures."""
-        return info_nce(pooled['audio'], pooled['video'], self.config.loss.inter_temperature, share)
+    def _reconstruction_terms(
+        self, outputs: Outputs, targets: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
+    ) -> dict[str, Term]:
+        weights = {'audio': self.config.loss.audio_weight, 'video': self.config.loss.video_weight}
+        return {
+            m: Term.masked(squared_error(outputs.predictions[m], targets[m]), weight, _loss_mask(batch, m))
+            for m, weight in weights.items()
+        }
 
-    def _intra_modal(self, outputs: Outputs, share: Mapping[str, jax.Array | None]) -> Float[Array, ' b']:
+    def _inter_modal_terms(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> dict[str, Term]:
+        """InfoNCE between the modalities, and the share of sounds that find their own pictures."""
+        config, mask = self.config.loss, _loss_mask(batch, *MODALITIES)
+
+        def contrast(pooled: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            return info_nce(pooled['audio'], pooled['video'], config.inter_temperature, mask)
+
+        loss, correct = contrast(outputs.pooled)
+        if config.inter_both_views:
+            loss = (loss + contrast(outputs.second_pooled)[0]) / 2
+        return {
+            'inter': Term.masked(loss, config.inter_weight, mask),
+            'inter_accuracy': Term.masked(correct.astype(jnp.float32), None, mask),
+        }
+
+    def _intra_modal_term(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> Term:
         """InfoNCE between two masked views of each modality, summed over the modalities."""
-        terms = []
+        losses = []
         for m in MODALITIES:
+            mask = _loss_mask(batch, m)
             pair = (outputs.pooled[m], outputs.second_pooled[m])
-            terms.append(_shared(info_nce(*pair, self.config.loss.intra_temperature, share[m])[0], share[m]))
-        return jnp.stack(terms).sum(axis=0)
+            loss, _ = info_nce(*pair, self.config.loss.intra_temperature, mask)
+            losses.append(loss if mask is None else loss * mask)
+        return Term.masked(jnp.stack(losses).sum(axis=0), self.config.loss.intra_weight, None)
 
     def _timesteps(self, positions: jax.Array, stream: str, fixed: int | None) -> Int[Array, ' b']:
         if fixed is not None:
@@ -205,12 +242,8 @@ class PretrainingObjective:
         return diffusion.draw_noise(clip_keys(self.config.seed, f'{view} {modality} noise', positions), shape)
 
 
-def _share(batch: Mapping[str, jax.Array], *modalities: str) -> Float[Array, ' b'] | None:
-    """1 for the clips that have these modalities, else 0; None where all have all."""
+def _loss_mask(batch: Mapping[str, jax.Array], *modalities: str) -> Float[Array, ' b'] | None:
+    """1 for the clips that have all of these modalities, else 0; None where no clip lacks any."""
     if 'present' not in batch:
         return None
     return jnp.stack([batch['present'][:, MODALITIES.index(m)] for m in modalities]).prod(axis=0)
-
-
-def _shared(term: Float[Array, ' b'], share: Float[Array, ' b'] | None) -> Float[Array, ' b']:
-    return term if share is None else term * share

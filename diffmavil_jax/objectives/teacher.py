@@ -1,4 +1,4 @@
-"""Stage 2: a student regresses what a frozen teacher makes of whole clips (MAViL, stage 2)."""
+"""Stage 2: a student regresses the tokens that a frozen teacher computes from whole clips (MAViL)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from diffmavil_jax.objectives.reconstruction import normalize_patches
 
 
 class TeacherObjective(PretrainingObjective):
-    """As stage 1, masks, diffused patches and contrastive terms alike, but tokens are predicted, not patches.
+    """Stage 1 with other targets: the decoders predict a teacher's tokens in place of patches.
 
-    The target at a masked place is the teacher's token there, after fusion over the whole clip and
-    normalised to mean 0 and variance 1. Whether MAViL normalises it so is not stated in what we have.
+    Masks, diffused patches and contrastive terms are those of stage 1. The target of a masked token is the
+    teacher's token at the same position, after fusion over the whole clip, normalised to mean 0 and
+    variance 1. The sources at hand do not say whether MAViL normalises it.
     """
 
     predicts_patches = False
@@ -36,7 +37,7 @@ class TeacherObjective(PretrainingObjective):
         teacher = self.teacher.init(key, to_patches(batch, self.config), method='tokens')
         return {**super().init(key, batch, counts), 'frozen': teacher['params']}
 
-    def loss(  # type: ignore[override]  # the step hands in what is frozen
+    def loss(  # type: ignore[override]  # the step passes the frozen parameters
         self,
         params: Any,
         batch: Mapping[str, jax.Array],
@@ -47,7 +48,7 @@ class TeacherObjective(PretrainingObjective):
         """See `PretrainingObjective.loss`; `frozen` are the teacher's parameters."""
         return self._loss(params, batch, counts, functools.partial(self._token_targets, frozen))
 
-    def lessons(
+    def teacher_targets(
         self, frozen: Any, patches: dict[str, Float[Array, 'b n p']]
     ) -> dict[str, Float[Array, 'b n d']]:
         """The teacher's normalised tokens of whole clips."""
@@ -58,5 +59,5 @@ class TeacherObjective(PretrainingObjective):
         self, frozen: Any, views: dict[str, View], patches: dict[str, jax.Array], positions: jax.Array
     ) -> dict[str, Float[Array, 'b m d']]:
         del positions
-        lessons = self.lessons(frozen, patches)
-        return {modality: take_tokens(lessons[modality], view.decoded) for modality, view in views.items()}
+        targets = self.teacher_targets(frozen, patches)
+        return {modality: take_tokens(targets[modality], view.decoded) for modality, view in views.items()}

@@ -212,15 +212,15 @@ def test_stored_positions_begin_as_sincos_and_get_no_gradient():
     fixed, stored = Encoder(**sizes), Encoder(**sizes, stores_positions=True)
     patches = np.random.default_rng(0).normal(size=(2, 6, 16)).astype(np.float32)
     params = nn.meta.unbox(stored.init(jax.random.key(0), patches)['params'])
-    places = np.array([[4, 1], [0, 5]])
-    seen = np.take_along_axis(patches, places[..., None], axis=1)
+    token_ids = np.array([[4, 1], [0, 5]])
+    seen = np.take_along_axis(patches, token_ids[..., None], axis=1)
 
     def loss(params):
-        tokens = stored.apply({'params': params}, seen, places)
+        tokens = stored.apply({'params': params}, seen, token_ids)
         return jnp.square(tokens).sum(), tokens
 
     gradient, tokens = jax.grad(loss, has_aux=True)(params)
     others = {name: value for name, value in params.items() if name != 'positions'}
-    expected = fixed.apply({'params': others}, seen, places)
+    expected = fixed.apply({'params': others}, seen, token_ids)
     np.testing.assert_allclose(tokens, expected, atol=1e-6)
     assert not gradient['positions'].any() and gradient['patch_embedding']['kernel'].any()

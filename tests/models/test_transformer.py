@@ -75,8 +75,8 @@ def attention_in_numpy(x, memory, p, heads):
     return linear_in_numpy(out, p['out'])
 
 
-def block_in_numpy(x, memory, condition, keep, p, kind, heads):
-    keep_attention, keep_mlp = (1, 1) if keep is None else keep.T[:, :, None, None]
+def block_in_numpy(x, memory, condition, drop_path_scale, p, kind, heads):
+    attention_scale, mlp_scale = (1, 1) if drop_path_scale is None else drop_path_scale.T[:, :, None, None]
 
     def normed(branch):
         if condition is None:
@@ -88,14 +88,14 @@ def block_in_numpy(x, memory, condition, keep, p, kind, heads):
     erf = np.vectorize(math.erf)
     if kind != 'cross':
         y, gate = normed('self')
-        x = x + keep_attention * gate * attention_in_numpy(y, y, p['self_attention'], heads)
+        x = x + attention_scale * gate * attention_in_numpy(y, y, p['self_attention'], heads)
     if kind != 'self':
         y, gate = normed('cross')
-        x = x + keep_attention * gate * attention_in_numpy(y, memory, p['cross_attention'], heads)
+        x = x + attention_scale * gate * attention_in_numpy(y, memory, p['cross_attention'], heads)
     y, gate = normed('mlp')
     hidden = linear_in_numpy(y, p['mlp']['wide'])
     hidden = hidden * 0.5 * (1 + erf(hidden / math.sqrt(2)))
-    return x + keep_mlp * gate * linear_in_numpy(hidden, p['mlp']['narrow'])
+    return x + mlp_scale * gate * linear_in_numpy(hidden, p['mlp']['narrow'])
 
 
 def test_attention_is_chosen_by_what_the_device_has():
@@ -125,9 +125,9 @@ def test_a_trial_decides_on_a_gpu(damage, monkeypatch):
 def test_block_matches_numpy(kind, conditioned, dropping):
     x, memory = normal(2, 5, 8, seed=1), normal(2, 7, 8, seed=2)
     condition = normal(2, 8, seed=3) if conditioned else None
-    keep = np.array([[0, 1.25], [1.25, 0]], np.float32) if dropping else None
+    drop_path_scale = np.array([[0, 1.25], [1.25, 0]], np.float32) if dropping else None
     block = Block(kind, heads=2)
-    inputs = x, memory, condition, keep
+    inputs = x, memory, condition, drop_path_scale
     params = random_params(block, *inputs)
     expected = block_in_numpy(*(a if a is None else a.astype(np.float64) for a in inputs), params, kind, 2)
     np.testing.assert_allclose(jax.jit(block.apply)({'params': params}, *inputs), expected, atol=2e-5)

@@ -57,11 +57,11 @@ def test_the_teacher_has_the_parameters_that_a_stage_1_run_saves(taught, batch):
 def test_a_student_that_equals_the_teacher_has_nothing_to_learn_from_a_whole_clip(taught, batch):
     objective, student, teacher = taught
     patches = to_patches(batch, STUDENT)
-    lessons = objective.lessons(teacher, patches)
+    targets = objective.teacher_targets(teacher, patches)
     for params, expected in (({**student, **teacher}, 0.0), (student, None)):
         tokens = objective.model.apply({'params': params}, patches, method='tokens')
         for modality in ('audio', 'video'):
-            error = squared_error(normalize_patches(tokens[modality]), lessons[modality])
+            error = squared_error(normalize_patches(tokens[modality]), targets[modality])
             if expected is None:
                 assert (error > 0.1).all()
             else:
@@ -71,14 +71,14 @@ def test_a_student_that_equals_the_teacher_has_nothing_to_learn_from_a_whole_cli
 def test_lessons_are_of_mean_0_and_variance_1_and_depend_on_the_whole_clip(taught, batch):
     objective, _, teacher = taught
     patches = to_patches(batch, STUDENT)
-    lessons = objective.lessons(teacher, patches)
-    for x, tokens in zip(lessons.values(), (6, 8), strict=True):
+    targets = objective.teacher_targets(teacher, patches)
+    for x, tokens in zip(targets.values(), (6, 8), strict=True):
         assert x.shape == (4, tokens, 128) and x.dtype == jnp.float32
         np.testing.assert_allclose(x.mean(axis=-1), 0, atol=1e-5)
         np.testing.assert_allclose(x.var(axis=-1, ddof=1), 1, atol=1e-3)
     louder = patches | {'audio': patches['audio'].at[:, -1].add(1.0)}
-    changed = objective.lessons(teacher, louder)
-    assert jnp.abs(changed['video'] - lessons['video']).max() > 1e-4  # after fusion
+    changed = objective.teacher_targets(teacher, louder)
+    assert jnp.abs(changed['video'] - targets['video']).max() > 1e-4  # after fusion
 
 
 def test_the_loss_regresses_the_lessons_at_the_decoded_places(taught, batch):
@@ -87,10 +87,10 @@ def test_the_loss_regresses_the_lessons_at_the_decoded_places(taught, batch):
     patches = to_patches(batch, STUDENT)
     views = objective.views(patches, jnp.asarray(batch['position']), COUNTS)
     predictions = objective.model.apply({'params': student}, views).predictions
-    lessons = objective.lessons(teacher, patches)
+    targets = objective.teacher_targets(teacher, patches)
     weights = {'audio': 1.0, 'video': 1.0, 'inter': 0.1, 'intra': 0.01}
     for modality in ('audio', 'video'):
-        picked = np.stack([x[i] for x, i in zip(lessons[modality], views[modality].decoded, strict=True)])
+        picked = np.stack([x[i] for x, i in zip(targets[modality], views[modality].decoded, strict=True)])
         expected = np.square(np.asarray(predictions[modality]) - picked).mean()
         np.testing.assert_allclose(metrics[modality][0] / metrics[modality][1], expected, rtol=1e-5)
     total = sum(weight * metrics[name][0] / metrics[name][1] for name, weight in weights.items())
