@@ -35,7 +35,7 @@ from diffmavil_jax.parallel.allocator import keep_freed_memory
 from diffmavil_jax.parallel.compilation_cache import use_compilation_cache
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.saved.inherit import inherit
-from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.network import open_network
 from experiments import cells
 from experiments.downstream import COMPARISONS
 from experiments.intervals import spell_difference, spell_mean
@@ -209,7 +209,7 @@ def _probe(options: argparse.Namespace, run: str) -> float:
     config = from_dict(inherit(finetune_configs.get_config(options.dataset).to_dict() | {'init': run}, ()))
     dataset = open_prepared(str(options.data / options.dataset))
     spec = ClipSpec.of(config.data)
-    model, params = PretrainingModel(config), load_params(run)[0]
+    model, params = PretrainingModel(config), open_network(run).params
     features = jax.jit(
         lambda batch: model.apply({'params': params}, to_patches(batch, config), method='features')
     )

@@ -13,7 +13,7 @@ import argparse
 import jax
 import numpy as np
 
-from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import MODALITIES, ClipSource
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.bands import BandEnergies, audio_band_energies, video_band_energies
@@ -25,8 +25,7 @@ from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.sampling import SAMPLERS, Steps, make_steps, sample_masked, step_limits
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 from diffmavil_jax.parallel.compilation_cache import use_compilation_cache
-from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.network import open_network
 
 STEPS = (1, 2, 5, 10, 25, 50)
 HIGH = 1  # of bands.BANDS
@@ -39,9 +38,10 @@ def main() -> None:
     parser.add_argument('--clips', type=int, default=512)
     flags = parser.parse_args()
     keep_freed_memory()
-    config = from_dict(read_config(flags.run))
+    network = open_network(flags.run)
+    config = network.config
     use_compilation_cache(config.parallel.compilation_cache)
-    params, seen = load_params(flags.run)
+    params, seen = network.params, network.samples_seen
     source = open_sources(config).held_out
     chosen = spread(len(source), flags.clips)
     print(f'{flags.run}: {seen:,} clips seen; {len(chosen)} held-out clips, ', end='')

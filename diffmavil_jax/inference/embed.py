@@ -11,17 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.windows import CHOICES, FileEnd, Reader, Window, chosen
 from diffmavil_jax.inference.batching import Collected
 from diffmavil_jax.inference.features import Embeddings
-from diffmavil_jax.models.attention import choose
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.inputs import to_patches
-from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.network import open_network
 
 POOLS = ('mean', 'tokens')
 
@@ -44,16 +42,13 @@ def load(path: Path) -> Model:
     Raises:
         ConfigError: there is none that can be loaded.
     """
-    values = read_config(path)
-    if values['objective'] == 'classification':
+    network = open_network(path)
+    if network.config.objective == 'classification':
         raise ConfigError(
             f'{os.fspath(path)} is a classifier: features are those of a pretraining run, an import or an '
-            f'export, such as the one it began with ({values["init"] or "none"}).'
+            f'export, such as the one it began with ({network.config.init or "none"}).'
         )
-    config = from_dict(values)
-    attention, _ = choose(config.model.attention, config.model.dtype)
-    model = dataclasses.replace(config.model, attention=attention)
-    return Model(dataclasses.replace(config, model=model), load_params(path)[0])
+    return Model(network.config, network.params)
 
 
 class Model:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec
@@ -24,8 +24,8 @@ from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.reconstruction import denormalize_patches
 from diffmavil_jax.objectives.sampling import make_steps, sample_masked
 from diffmavil_jax.plan.buckets import visible_tokens
-from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.params import PARTS, load_params
+from diffmavil_jax.saved.network import open_network
+from diffmavil_jax.saved.params import PARTS
 
 _SEVERAL = 25  # steps
 _SHORTEST_S = 0.1
@@ -74,13 +74,13 @@ class Reconstructor:
         Raises:
             ConfigError: it can't be loaded or does not predict patches, or an option is wrong.
         """
-        values = read_config(run)
-        if values['objective'] != 'pretraining':
+        network = open_network(run)
+        if network.config.objective != 'pretraining':
             raise ConfigError(
-                f'{os.fspath(run)} has objective={values["objective"]}: must be a run of pretraining, whose '
-                'network predicts patches.'
+                f'{os.fspath(run)} has objective={network.config.objective}: must be a run of pretraining, '
+                'whose network predicts patches.'
             )
-        self.config = config = dataclasses.replace(from_dict(values), seed=options.seed)
+        self.config = config = dataclasses.replace(network.config, seed=options.seed)
         self.drop = options.drop
         visible = visible_counts(config, options.mask_ratio, options.drop)
         if options.drop and config.loss.normalize_targets:
@@ -92,7 +92,7 @@ class Reconstructor:
         if count is None:
             count = _SEVERAL if config.diffusion.target == 'eps' else 1
         steps = make_steps(config, count, options.sampler, options.eta)
-        self._params = load_params(run)[0]
+        self._params = network.params
         lacking = [part for part in PARTS if part not in self._params]
         if lacking:
             raise ConfigError(f'{os.fspath(run)} has no {", ".join(lacking)}: must be a run of pretraining.')

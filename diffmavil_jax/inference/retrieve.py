@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from diffmavil_jax.config.schema import from_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import labels
 from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources, require_modalities
@@ -15,8 +14,7 @@ from diffmavil_jax.data.prepared.source import PreparedSource
 from diffmavil_jax.evaluation import retrieval
 from diffmavil_jax.evaluation.suite import make_suite
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
-from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.params import load_params, missing_parts
+from diffmavil_jax.saved.network import open_network
 
 
 def retrieve(
@@ -39,10 +37,10 @@ def retrieve(
     Raises:
         ConfigError, DataError: the run, the dataset or the split can't be used.
     """
-    config = from_dict(read_config(run))
+    network = open_network(run)
+    config, missing = network.config, network.lacking(('encoder_audio', 'encoder_video'))
     if config.objective == 'classification':
         raise ConfigError(f'--run={os.fspath(run)}: must be a pretraining run; this one is a classifier.')
-    missing = [part for part in ('encoder_audio', 'encoder_video') if part in missing_parts(run)]
     if missing:
         raise ConfigError(
             f'--run={os.fspath(run)}: must have both encoders; it has no {" and ".join(missing)}.'
@@ -60,7 +58,7 @@ def retrieve(
         labels.check_labels(source, sets, least=0)
         chosen = labels.few_of_each_class(sets, clips_per_class, seed)
     suite = make_suite(config, PretrainingObjective(config), Sources(source, source))
-    features = suite.features(load_params(run)[0], chosen)
+    features = suite.features(network.params, chosen)
     return {
         'a2v': retrieval.retrieval(features['audio'], features['video']),
         'v2a': retrieval.retrieval(features['video'], features['audio']),

@@ -8,13 +8,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import to_timm, vit
 from diffmavil_jax.interop.card import make_card
 from diffmavil_jax.saved import weights
-from diffmavil_jax.saved.inherit import read_card, read_config
-from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.training.checkpoint import CheckpointStore
 
 _ENCODERS = ('encoder_audio', 'encoder_video')
@@ -46,12 +45,11 @@ def export(
     Raises:
         ConfigError: the run can't be read, or the directory not be written.
     """
-    config = from_dict(read_config(run))
-    loaded, samples = load_params(run)
-    params, remarks = _without_decoders(loaded, config)
+    network = open_network(run)
+    config, samples, old = network.stored, network.samples_seen, network.card
+    params, remarks = _without_decoders(network.params, config)
     if form == 'timm':
         params = {name: part for name, part in params.items() if not name.startswith('fusion')}
-    old = read_card(run)
     facts = _facts(pathlib.Path(run).expanduser(), config, samples) if old is None else _kept(old)
     facts['remarks'] = [*facts['remarks'], *remarks]
     licence = licence or (old or {}).get('licence', 'not stated')

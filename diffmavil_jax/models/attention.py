@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-IMPLEMENTATIONS = ('xla', 'cudnn')
+from diffmavil_jax.config.network import ModelConfig
 
 
 def attend(
@@ -24,6 +26,15 @@ def attend(
         tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
         return jax.nn.dot_product_attention(*tokens_first, implementation='cudnn').swapaxes(1, 2)
     return _attend(query * query.shape[-1] ** -0.5, key, value)
+
+
+def for_this_machine(model: ModelConfig) -> tuple[ModelConfig, str]:
+    """A saved network's settings with an attention that works here, and why it was chosen.
+
+    A network that was trained on a GPU may be opened on a CPU: `cudnn` is chosen again, `xla` works anywhere.
+    """
+    attention, reason = choose('auto' if model.attention == 'cudnn' else model.attention, model.dtype)
+    return dataclasses.replace(model, attention=attention), reason
 
 
 def choose(asked: str, dtype: str) -> tuple[str, str]:

@@ -20,14 +20,9 @@ from diffmavil_jax.evaluation.probes import moments
 from diffmavil_jax.models.classifier import MOMENTS, NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
 from diffmavil_jax.plan.buckets import Plan
-from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.params import (
-    check_start,
-    load_for,
-    missing_parts,
-    new_parts,
-    start_from,
-)
+from diffmavil_jax.saved.network import open_network
+from diffmavil_jax.saved.params import missing_parts
+from diffmavil_jax.saved.start import check_start, load_for, new_parts, start_from
 from diffmavil_jax.tasks.pretraining import clip_shapes
 from diffmavil_jax.tasks.reports import classification as report
 from diffmavil_jax.tasks.reports.facts import Facts
@@ -160,7 +155,7 @@ def _standardized(
 
 def _seen_before(config: Config) -> str:
     """What to say of parameters that labels were used for."""
-    if not config.loaded or read_config(config.loaded)['objective'] != 'classification':
+    if not config.loaded or open_network(config.loaded).stored.objective != 'classification':
         return ''
     return (
         f'{config.loaded} was itself trained on labels: clips that it trained on may be among the test clips '
@@ -193,8 +188,8 @@ def _time_steps(config: Config) -> dict[str, float]:
     steps = {'audio': 1.0, 'video': 1.0}
     if not config.init or config.finetune.positions == 'extend':
         return steps
-    run = read_config(config.init)
+    run = open_network(config.init).stored
     return {
-        'audio': run['audio']['num_frames'] / config.audio.num_frames,
-        'video': run['data']['frames'] / config.data.frames,
+        'audio': run.audio.num_frames / config.audio.num_frames,
+        'video': run.data.frames / config.data.frames,
     }

@@ -12,13 +12,8 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import MODALITIES, Sources, require_modalities
 from diffmavil_jax.evaluation.suite import make_suite
 from diffmavil_jax.plan.buckets import Plan
-from diffmavil_jax.saved.params import (
-    check_start,
-    load_for,
-    missing_parts,
-    new_parts,
-    start_from,
-)
+from diffmavil_jax.saved.params import missing_parts
+from diffmavil_jax.saved.start import check_start, load_for, new_parts, start_from
 from diffmavil_jax.tasks.reports import pretraining as report
 from diffmavil_jax.tasks.reports.facts import Facts
 from diffmavil_jax.tasks.stage2 import make_objective, with_teacher

@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import operator
 
-from diffmavil_jax.config.schema import Config, from_dict, to_dict
+from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.teacher import TeacherObjective
-from diffmavil_jax.saved.inherit import read_config
-from diffmavil_jax.saved.params import check_params, filled_in, load_params
+from diffmavil_jax.saved.network import open_network
+from diffmavil_jax.saved.params import check_params
+from diffmavil_jax.saved.start import filled_in
 from diffmavil_jax.training.state import TrainState
 
 # What teacher and student must have in common: they see the same tokens of the same clips.
@@ -33,7 +34,7 @@ def make_objective(config: Config) -> PretrainingObjective:
     """
     if config.objective != 'stage2':
         return PretrainingObjective(config)
-    teacher = from_dict(read_config(config.teacher))
+    teacher = open_network(config.teacher).config
     check_params(config.teacher)
     for field in _SHARED:
         ours, theirs = (
@@ -51,5 +52,5 @@ def with_teacher(state: TrainState, config: Config) -> TrainState:
     """The state with the teacher's parameters; as it is in stage 1."""
     if config.objective != 'stage2':
         return state
-    loaded = load_params(config.teacher)[0]
+    loaded = open_network(config.teacher).params
     return dataclasses.replace(state, frozen=filled_in(state.frozen, loaded, run=config.teacher))

@@ -1,0 +1,70 @@
+"""A saved network: opened the same way whether a run, an import or an export wrote it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Collection
+from typing import Any
+
+from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.models.attention import for_this_machine
+from diffmavil_jax.saved.inherit import read_card, read_config
+from diffmavil_jax.saved.params import load_params, missing_parts
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedNetwork:
+    """The config and the parameters of a directory; parameters are read when they are first used.
+
+    Attributes:
+        path: of the directory.
+        config: as it was written, but with an attention that this machine computes.
+        stored: as it was written.
+        attention_reason: why that attention was chosen.
+        card: what an import or export says of itself; None for a run.
+    """
+
+    path: str
+    config: Config
+    stored: Config
+    attention_reason: str
+    card: dict[str, Any] | None
+
+    @functools.cached_property
+    def _loaded(self) -> tuple[dict[str, Any], int]:
+        return load_params(self.path)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Nested parameters on the host; their exponential moving average if the run kept one.
+
+        Raises:
+            ConfigError: they can't be read.
+        """
+        return self._loaded[0]
+
+    @property
+    def samples_seen(self) -> int:
+        """The clips that the parameters were trained on."""
+        return self._loaded[1]
+
+    def lacking(self, parts: Collection[str]) -> tuple[str, ...]:
+        """Which of these parts of a network, such as `encoder_audio`, are not there."""
+        missing = missing_parts(self.path)
+        return tuple(part for part in parts if part in missing)
+
+
+def open_network(path: str | os.PathLike[str]) -> SavedNetwork:
+    """Opens the directory of a run, an import or an export for this machine.
+
+    Parameters are not read, and need not be there, before they are used.
+
+    Raises:
+        ConfigError: there is no config in it.
+    """
+    stored = from_dict(read_config(path))
+    model, reason = for_this_machine(stored.model)
+    config = dataclasses.replace(stored, model=model)
+    return SavedNetwork(os.fspath(path), config, stored, reason, read_card(path))
