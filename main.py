@@ -3,7 +3,7 @@
     python main.py --config=configs/diffmavil.py            the demo: generated clips, a CPU, minutes
     python main.py --config=configs/diffmavil.py:help       what else there is
     python main.py --config=... --plan                      prints buckets, memory and time; runs nothing
-    python main.py --config=... --compile_for=v5e:16x16     compiles for TPUs that are not here
+    python main.py --config=... --compile_for=v5e:16x16     compiles for TPUs that are not attached
     python main.py --config=... --config.batch.size=32      changes a field of the config
 
 A second start in the same --workdir resumes. SIGTERM and Ctrl-C save a checkpoint and exit with 0.
@@ -92,7 +92,7 @@ def _compile_for(config: Config, topology: str) -> int:
     from diffmavil_jax.aot import compiled
     from diffmavil_jax.aot.table import compile_table
 
-    rehearsal = compiled.run(config, topology, say=lambda text: print(text, flush=True))
+    rehearsal = compiled.compile_all_buckets(config, topology, say=lambda text: print(text, flush=True))
     print(compile_table(rehearsal))
     if rehearsal.fits:
         return 0
@@ -106,7 +106,7 @@ def _compile_for(config: Config, topology: str) -> int:
 def _fit_batch(config: Config, gib: float, topology: str | None) -> int:
     from diffmavil_jax.aot import fit_batch
 
-    fitted = fit_batch.run(config, gib, topology, say=lambda text: print(text, flush=True))
+    fitted = fit_batch.largest_batches(config, gib, topology, say=lambda text: print(text, flush=True))
     print(f'--config.batch.rule=listed --config.batch.sizes={",".join(str(size) for size in fitted)}')
     return 0
 

@@ -1,4 +1,4 @@
-"""Accelerator chips, from their makers' published figures."""
+"""The TPU chips that a run can be compiled for, with their published figures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Chip:
     """One TPU chip.
 
     Attributes:
-        kind: as a topology names it.
-        hbm_bytes: of main memory.
-        flops: a second, in bfloat16.
-        hbm_bandwidth: bytes a second.
-        link_bandwidth: bytes a second that all its links to other chips send together.
-        config: how the compiler calls the chip with its cores as one device; empty: its default.
+        kind: the name of the chip in a topology.
+        hbm_bytes: size of the main memory.
+        flops: operations per second in bfloat16.
+        hbm_bandwidth: bytes per second between the chip and its main memory.
+        link_bandwidth: bytes per second that all links to other chips send together.
+        config: the compiler's name for the chip with its cores as one device; empty for the default.
     """
 
     kind: str
@@ -28,8 +28,8 @@ class Chip:
     config: str = ''
 
 
-# Google Cloud's pages on TPU system architecture, one for each version, have peak compute, HBM and
-# its bandwidth, and the inter-chip bandwidth, here in bytes.
+# From Google Cloud's pages on TPU system architecture, one for each version. They state the bandwidth
+# between chips in bits; here it is in bytes.
 TPUS: Mapping[str, Chip] = types.MappingProxyType(
     {
         chip.kind: chip

@@ -1,4 +1,7 @@
-"""What the compiler says of every bucket of a run."""
+"""A run compiled for a topology: the memory, the operations and the traffic of each bucket's step.
+
+`main.py --compile_for` uses the TPU compiler for TPUs that are not attached.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +21,33 @@ import jax
 from diffmavil_jax.aot.chips import Chip
 from diffmavil_jax.aot.flops import matmul_flops
 from diffmavil_jax.aot.hlo import Collective, Hlo
-from diffmavil_jax.aot.topology import find
+from diffmavil_jax.aot.topology import find_topology
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.parallel.mesh import check_batch, make_mesh
 from diffmavil_jax.plan.buckets import Bucket, Plan, make_plan
 from diffmavil_jax.tasks.program import TASKS, Program, make_program
 
+# How the compiler says that a step does not fit.
 _NO_MEMORY = 'RESOURCE_EXHAUSTED'
-
-
 _NEEDED = re.compile(r'Used [\d.]+\w* of [\d.]+\w* hbm', re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """One bucket's step on one chip; bytes, and operations a step.
+    """One bucket's step, as one chip runs it.
 
     Attributes:
         batch: clips of all chips together.
-        ratio: of masked tokens.
-        arguments: state and batch.
-        temporaries: what the step needs besides.
-        code: the program itself.
-        flops: of the matrix products.
-        traffic: read from and written to HBM.
-        collectives: see `Hlo`.
-        seconds: that compiling took.
-        refusal: the compiler's words where the step does not fit.
+        ratio: the mask ratio.
+        arguments: bytes of the state and the batch.
+        temporaries: bytes that the step needs besides.
+        code: bytes of the program itself.
+        flops: operations of the matrix products.
+        traffic: bytes read from HBM and written to it; see `Hlo.memory_traffic`.
+        collectives: see `Hlo.collectives`.
+        seconds: the time that compiling took.
+        refusal: the compiler's message if the step does not fit, else empty.
     """
 
     batch: int
@@ -61,18 +63,20 @@ class Compiled:
 
     @property
     def peak(self) -> int:
+        """Bytes that the step needs in all."""
         return self.arguments + self.temporaries + self.code
 
     def fits(self, chip: Chip) -> bool:
+        """Whether the chip's memory holds the step."""
         return not self.refusal and self.peak <= chip.hbm_bytes
 
     @property
     def sent(self) -> float:
-        """Bytes to other chips."""
+        """Bytes sent to other chips."""
         return sum(c.count * c.sent for c in self.collectives)
 
     def bounds(self, chip: Chip) -> dict[str, float]:
-        """The seconds that each resource needs at its full rate; a step takes at least the largest."""
+        """Seconds that each resource needs at its full rate. A step takes at least the longest of them."""
         return {
             'compute': self.flops / chip.flops,
             'HBM': self.traffic / chip.hbm_bandwidth,
@@ -85,13 +89,13 @@ class Rehearsal:
     """A run compiled for a topology.
 
     Attributes:
-        name: of the run.
-        topology: as it was asked for.
-        chip: that it is made of.
-        axes: sizes of the mesh, by name.
-        parameters: bytes on a chip.
-        optimizer: bytes on a chip.
-        buckets: in order.
+        name: the name of the run.
+        topology: the name of the topology, such as v5e:16x16.
+        chip: the kind of its chips.
+        axes: the size of each mesh axis, by name.
+        parameters: bytes of the parameters on one chip.
+        optimizer: bytes of the optimizer's state on one chip.
+        buckets: the steps of the buckets, in order.
     """
 
     name: str
@@ -104,16 +108,24 @@ class Rehearsal:
 
     @property
     def fits(self) -> bool:
+        """Whether the chip's memory holds every step."""
         return all(bucket.fits(self.chip) for bucket in self.buckets)
 
 
-def run(config: Config, topology: str, say: Callable[[str], None] = lambda text: None) -> Rehearsal:
-    """Compiles all buckets, which takes minutes each; `say` is told of each.
+def compile_all_buckets(
+    config: Config, topology: str, say: Callable[[str], None] = lambda text: None
+) -> Rehearsal:
+    """Compiles the steps of all buckets for a topology, which takes minutes each.
+
+    Args:
+        config: the run.
+        topology: such as v5e:16x16.
+        say: is called with a line of text after each step.
 
     Raises:
         ConfigError: the topology, the mesh or the batch is wrong, or libtpu is missing.
     """
-    chip, devices = find(topology)
+    chip, devices = find_topology(topology)
     mesh = make_mesh(config.parallel, devices)
     plan = make_plan(config)
     for bucket in plan.buckets:
@@ -133,14 +145,14 @@ def run(config: Config, topology: str, say: Callable[[str], None] = lambda text:
         topology,
         chip,
         dict(mesh.shape),
-        held(program.abstract.params),
-        held(program.abstract.opt_state),
+        bytes_per_device(program.abstract.params),
+        bytes_per_device(program.abstract.opt_state),
         buckets,
     )
 
 
 def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
-    """The steps of a run whose clips are not here: the generated world stands in, and is not read."""
+    """The steps of a run, without opening its data. The generated world stands in and is not read."""
     data = dataclasses.replace(config.data, source='generated', path='', weights='')
     stand_in = dataclasses.replace(config, data=data)
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +161,14 @@ def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) ->
 
 
 def compile_step(program: Program, bucket: Bucket, index: int, chips: int) -> Compiled:
-    """Compiles the step of one bucket, the index-th of the program's plan, and reads what came of it."""
+    """Compiles the step of one bucket, and reads what it needs from the result.
+
+    Args:
+        program: the steps of the run.
+        bucket: the bucket.
+        index: its index in the program's plan.
+        chips: how many chips share a step.
+    """
     began = time.perf_counter()
     traced = program.trace(index)
     try:
@@ -173,7 +192,7 @@ def compile_step(program: Program, bucket: Bucket, index: int, chips: int) -> Co
     )
 
 
-def held(tree: Any) -> int:
-    """Bytes on one device of arrays with shardings."""
+def bytes_per_device(tree: Any) -> int:
+    """Bytes that the arrays of a tree, which have shardings, take on one device."""
     leaves = jax.tree.leaves(tree)
     return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)

@@ -1,92 +1,87 @@
-"""The largest batches that a memory holds: `main.py --fit_batch=GIB`.
+"""The largest batches that fit a memory: `main.py --fit_batch=GIB`.
 
-Found from what the compiler says of each step's memory, without running any, and kept: a second
-search compiles nothing.
+The compiler tells how much memory a step needs, so no step is run. What it told is kept in files,
+so that a second search compiles nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from diffmavil_jax.aot.compiled import compile_step, program_without_data
-from diffmavil_jax.aot.topology import find
+from diffmavil_jax.aot.topology import find_topology
+from diffmavil_jax.atomic import write_json
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.models.attention import choose
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Bucket, make_plan, visible_at_stretches
+from diffmavil_jax.saved.inherit import read_config
 from diffmavil_jax.units import size
 
-_GUESSES = 4  # along a line
+_GUESSES = 4  # sizes that are tried along a line before the rest is halved
+
+# Sections and fields that change neither a step nor its memory, or change it through the shapes of a bucket
+# alone. Every other field is part of the key under which the memory of a step is kept.
+_WITHOUT_EFFECT = (
+    'name',
+    'seed',
+    'init',
+    'teacher',
+    'train',
+    'checkpoint',
+    'evaluation',
+    'batch',
+    'parallel',
+)
+_IN_THE_SHAPES = ('curriculum', 'start_ratio', 'end_ratio', 'buckets', 'token_multiple')
 
 
-def run(config: Config, gib: float, topology: str | None, say: Callable[[str], None]) -> list[int]:
-    """The largest batch at each mask ratio, up to batch.max_size and in multiples of batch.multiple.
+def largest_batches(
+    config: Config, gib: float, topology: str | None, say: Callable[[str], None]
+) -> list[int]:
+    """The largest batch at each mask ratio: a multiple of batch.multiple, at most batch.max_size.
 
     Args:
-        config: of the run; its batch.rule does not matter.
-        gib: a device's memory for state, batch and temporaries.
-        topology: see `compile_for`; without one, the devices that are here.
-        say: is told each bucket's answer as it comes.
+        config: the run; its batch.rule does not matter.
+        gib: memory of a device, for the state, the batch and temporaries.
+        topology: such as v5e:16x16; without one, the devices of this machine.
+        say: is called with a line of text for each bucket.
 
     Raises:
         ConfigError: not even the smallest batch fits, or the topology is wrong.
     """
-    if not gib > 0:
-        raise ConfigError(f'--fit_batch = {gib}: must be a positive number of GiB.')
-    if config.objective == 'classification':
-        raise ConfigError(
-            '--fit_batch: must go with config.objective=pretraining or stage2, not classification, whose '
-            'batch config.batch.size is the same for all clips.'
-        )
-    devices = find(topology)[1] if topology else jax.devices()
-    attention = 'xla' if topology else choose(config.model.attention, config.model.dtype)[0]
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=attention))
-    mesh = make_mesh(config.parallel, devices)
-    plan = make_plan(config)
-    known = _Known(config, devices, dict(mesh.shape))
-    parts = mesh.shape['data'] * mesh.shape['fsdp'] * config.batch.parts
-    unit = math.lcm(config.batch.multiple, parts)
+    _check(config, gib)
+    steps, budget = _Steps(config, topology), gib * 2**30
     sizes = {}
-    for index, bucket in enumerate(plan.buckets):
-
-        def peak(batch: int, bucket: Bucket = bucket, index: int = index) -> float:
-            wanted = dataclasses.replace(bucket, batch_size=batch)
-
-            def compile_it() -> float:
-                buckets = (*plan.buckets[:index], wanted, *plan.buckets[index + 1 :])
-                program = program_without_data(config, dataclasses.replace(plan, buckets=buckets), mesh)
-                compiled = compile_step(program, wanted, index, len(devices))
-                return math.inf if compiled.refusal else float(compiled.peak)
-
-            return known.get(wanted, compile_it)
-
-        budget = gib * 2**30
-        batch = largest(peak, budget, unit, config.batch.max_size)
+    for index, bucket in enumerate(steps.plan.buckets):
+        peak = functools.partial(steps.peak, index)
+        batch = largest_within(peak, budget, steps.unit, config.batch.max_size)
         if not batch:
             raise ConfigError(
-                f'--fit_batch = {gib:g}: at mask ratio {bucket.mask_ratio:.3f} even {unit} clips need '
-                f'{size(peak(unit))} on a device. More devices on config.parallel.fsdp, config.batch.parts '
-                'or config.model.remat need less.'
+                f'--fit_batch = {gib:g}: at mask ratio {bucket.mask_ratio:.3f} even {steps.unit} clips need '
+                f'{size(peak(steps.unit))} on a device. More devices on config.parallel.fsdp, '
+                'config.batch.parts or config.model.remat need less.'
             )
         say(f'mask {bucket.mask_ratio:.3f}: {batch:,} clips, {size(peak(batch))} of {size(budget)}')
         sizes[bucket.audio_tokens, bucket.video_tokens] = batch
     return [sizes[tokens] for tokens in visible_at_stretches(config)]
 
 
-def largest(peak: Callable[[int], float], budget: float, unit: int, most: int) -> int:
+def largest_within(peak: Callable[[int], float], budget: float, unit: int, most: int) -> int:
     """The largest multiple of `unit`, at most `most`, whose `peak` is within the budget; 0 if none is.
 
-    Memory is nearly a straight line over the batch, so at first the next size to try is where a line
-    through two that were tried meets the budget. Then what is left is halved.
+    Memory grows nearly in a straight line with the batch. So the first sizes to try are where a line
+    through two known sizes meets the budget. After a few of them, the interval that is left is halved.
     """
     low, high = 0, most // unit + 1  # in units: `low` fits, `high` does not or is not allowed
     tried: dict[int, float] = {}
@@ -100,7 +95,7 @@ def largest(peak: Callable[[int], float], budget: float, unit: int, most: int) -
 
 
 def _on_the_line(tried: dict[int, float], budget: float) -> int:
-    """Where the line through the two sizes nearest to the budget meets it."""
+    """Where the line through the two sizes whose peaks are nearest to the budget meets it."""
     finite = sorted((n for n in tried if math.isfinite(tried[n])), key=lambda n: abs(tried[n] - budget))
     if len(finite) < 2:
         return 2 * finite[0] if finite else 1
@@ -109,32 +104,96 @@ def _on_the_line(tried: dict[int, float], budget: float) -> int:
     return a + math.floor((budget - tried[a]) / slope) if slope > 0 else 2 * max(finite)
 
 
-class _Known:
-    """Memory of steps that were compiled before, in a file beside the compilation cache."""
+def _check(config: Config, gib: float) -> None:
+    """Raises ConfigError if the search makes no sense for the run."""
+    if not gib > 0:
+        raise ConfigError(f'--fit_batch = {gib}: must be a positive number of GiB.')
+    if config.objective == 'classification':
+        raise ConfigError(
+            '--fit_batch: must go with config.objective=pretraining or stage2, not classification, whose '
+            'batch config.batch.size is the same for all clips.'
+        )
 
-    def __init__(self, config: Config, devices: list[Any], axes: dict[str, int]) -> None:
-        sections = to_dict(config)
-        about = {
-            name: sections[name] for name in ('objective', 'data', 'audio', 'video', 'model', 'diffusion')
-        }
-        about |= {name: sections[name] for name in ('loss', 'finetune')}
-        about |= {'jax': jax.__version__, 'devices': devices[0].device_kind, 'axes': axes}
-        about |= {'parts': config.batch.parts}
-        self._key = json.dumps(about, sort_keys=True)
+
+class _Steps:
+    """The steps of a run with batches of any size, and the memory that they need."""
+
+    def __init__(self, config: Config, topology: str | None) -> None:
+        self._devices = find_topology(topology)[1] if topology else jax.devices()
+        attention = 'xla' if topology else choose(config.model.attention, config.model.dtype)[0]
+        model = dataclasses.replace(config.model, attention=attention)
+        self._config = dataclasses.replace(config, model=model)
+        self._mesh = make_mesh(config.parallel, self._devices)
+        self._known = _KnownPeaks(self._config, self._devices, dict(self._mesh.shape))
+        self.plan = make_plan(self._config)
+        shares = self._mesh.shape['data'] * self._mesh.shape['fsdp'] * config.batch.parts
+        self.unit = math.lcm(config.batch.multiple, shares)  # every batch is a multiple of it
+
+    def peak(self, index: int, batch_size: int) -> float:
+        """Bytes on a device of one bucket's step with another batch size; infinite if it does not compile."""
+        bucket = dataclasses.replace(self.plan.buckets[index], batch_size=batch_size)
+        peak = self._known.get(bucket)
+        if peak is None:
+            peak = self._compiled_peak(index, bucket)
+            self._known.put(bucket, peak)
+        return peak
+
+    def _compiled_peak(self, index: int, bucket: Bucket) -> float:
+        buckets = list(self.plan.buckets)
+        buckets[index] = bucket
+        plan = dataclasses.replace(self.plan, buckets=tuple(buckets))
+        program = program_without_data(self._config, plan, self._mesh)
+        compiled = compile_step(program, bucket, index, len(self._devices))
+        return math.inf if compiled.refusal else float(compiled.peak)
+
+
+class _KnownPeaks:
+    """Memory of steps that were compiled before, in files beside the compilation cache."""
+
+    def __init__(self, config: Config, devices: Sequence[Any], axes: dict[str, int]) -> None:
+        self._key = json.dumps(
+            {
+                'config': _what_a_step_depends_on(config),
+                'teacher': read_config(config.teacher) if config.teacher else None,
+                'parts': config.batch.parts,
+                'axes': axes,
+                'devices': devices[0].device_kind,
+                'jax': jax.__version__,
+            },
+            sort_keys=True,
+        )
         folder = config.parallel.compilation_cache
         self._folder = pathlib.Path(folder).expanduser() / 'memory' if folder else None
+        self._peaks: dict[Bucket, float] = {}
 
-    def get(self, bucket: Bucket, compile_it: Callable[[], float]) -> float:
-        """The peak of a bucket's step in bytes; infinite where it does not compile."""
-        shapes = dataclasses.astuple(
-            dataclasses.replace(bucket, first_sample=0, last_sample=0, steps=0, mask_ratio=0.0)
-        )
-        name = hashlib.sha256(f'{self._key}{shapes}'.encode()).hexdigest()[:32]
-        path = self._folder / f'{name}.json' if self._folder else None
-        if path and path.exists():
-            return float(json.loads(path.read_text())['peak'])
-        peak = compile_it()
-        if path:
+    def get(self, bucket: Bucket) -> float | None:
+        """The peak of a bucket's step in bytes; None if it is not known."""
+        path = self._path(bucket)
+        if bucket not in self._peaks and path and path.exists():
+            self._peaks[bucket] = float(json.loads(path.read_text())['peak'])
+        return self._peaks.get(bucket)
+
+    def put(self, bucket: Bucket, peak: float) -> None:
+        """Keeps the peak of a bucket's step."""
+        self._peaks[bucket] = peak
+        if path := self._path(bucket):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({'peak': peak, 'shapes': shapes}))
-        return peak
+            write_json(path, {'peak': peak, 'shapes': _shapes(bucket)})
+
+    def _path(self, bucket: Bucket) -> pathlib.Path | None:
+        name = hashlib.sha256(f'{self._key}{_shapes(bucket)}'.encode()).hexdigest()[:32]
+        return self._folder / f'{name}.json' if self._folder else None
+
+
+def _what_a_step_depends_on(config: Config) -> dict[str, Any]:
+    """The fields of a config that can change a step, but for those that its bucket has."""
+    fields = {name: value for name, value in to_dict(config).items() if name not in _WITHOUT_EFFECT}
+    masking = {name: value for name, value in fields['masking'].items() if name not in _IN_THE_SHAPES}
+    return {**fields, 'masking': masking}
+
+
+def _shapes(bucket: Bucket) -> tuple[Any, ...]:
+    """What a step depends on of its bucket."""
+    return dataclasses.astuple(
+        dataclasses.replace(bucket, first_sample=0, last_sample=0, steps=0, mask_ratio=0.0)
+    )

@@ -1,4 +1,4 @@
-"""Floating-point operations of a traced program, as its matrix products say."""
+"""Floating-point operations of a traced program, counted from its matrix products."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 
 def matmul_flops(jaxpr: Any) -> int:
-    """Two for each multiply-accumulate of all matrix products, loops as often as they run.
+    """Operations of all matrix products, two for each multiply-accumulate.
+
+    The body of a loop counts as often as it runs, and a conditional counts as its largest branch.
 
     Args:
-        jaxpr: of `jax.make_jaxpr`, or of a traced function; closed or not.
+        jaxpr: from `jax.make_jaxpr`, or of a traced function; closed or not.
     """
     jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
     total = 0
@@ -24,7 +26,7 @@ def matmul_flops(jaxpr: Any) -> int:
             for x in (value if isinstance(value, (tuple, list)) else (value,))
             if hasattr(getattr(x, 'jaxpr', x), 'eqns')
         ]
-        if equation.primitive.name == 'cond':  # one branch of all
+        if equation.primitive.name == 'cond':  # one of the branches runs
             total += max(inner, default=0)
         else:
             total += equation.params.get('length', 1) * sum(inner) if inner else 0

@@ -1,4 +1,4 @@
-"""What `main.py --plan` says of a run besides its buckets: the memory of its state, and its time."""
+"""The memory and the time that a run will need, as `main.py --plan` prints them below the buckets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import jax
 
 from diffmavil_jax.aot.chips import TPUS
-from diffmavil_jax.aot.compiled import held, program_without_data
+from diffmavil_jax.aot.compiled import bytes_per_device, program_without_data
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.parallel.mesh import make_mesh
@@ -15,15 +15,15 @@ from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.plan.macs import teacher_macs
 from diffmavil_jax.units import metric
 
-_UTILIZATION = 0.4  # of a chip's peak; large networks commonly reach it
+_UTILIZATION = 0.4  # of a chip's peak, as large networks commonly reach
 
 
 def forecast(config: Config, plan: Plan) -> str:
-    """Two lines; the arrays have shapes and no contents, and nothing is compiled."""
+    """Two lines of text. Nothing is compiled, and no array is allocated."""
     alone = dataclasses.replace(config, parallel=ParallelConfig(processes=1))
     state = program_without_data(alone, plan, make_mesh(alone.parallel, jax.devices()[:1])).abstract
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    nbytes = held(state) + held(state.params)  # and the gradients
+    nbytes = bytes_per_device(state) + bytes_per_device(state.params)  # the second for gradients
     without_backward = teacher_macs(config) * plan.total_samples
     operations = 2 * (3 * plan.macs - 2 * without_backward)
     times = ', '.join(
@@ -31,7 +31,7 @@ def forecast(config: Config, plan: Plan) -> str:
     )
     return (
         f'Memory: {metric(parameters)} parameters; {metric(nbytes)}B of state and gradients, shared by '
-        f'config.parallel.fsdp x tensor devices. Activations come besides (--compile_for, --fit_batch).\n'
+        f'config.parallel.fsdp x tensor devices. Activations come on top (--compile_for, --fit_batch).\n'
         f'Time: {metric(operations)} operations (two for each MAC, the backward pass twice the forward). '
         f'One chip, at {_UTILIZATION:.0%} of its peak: {times}; N chips an N-th of it.'
     )

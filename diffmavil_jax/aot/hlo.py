@@ -1,4 +1,4 @@
-"""What a compiled program moves: the text of optimized HLO, read with the trip counts of its loops.
+"""What a compiled program moves, read from the text of its optimized HLO, with the trip counts of loops.
 
 XLA's own cost analysis counts the body of a loop once, however often it runs.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 _BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'f16': 16, 'c64': 64, 'c128': 128}
 _SHAPE = re.compile(r'\b(pred|bf16|[suf]\d+|f8\w+|c64|c128)\[([\d,]*)\](?:\{([^}]*)\})?')
@@ -18,23 +18,26 @@ _HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
-# These move nothing: they name, group or await what others have moved.
+# These move no bytes: they name or group arrays, or wait for other operations.
 _FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'iota', 'after-all', 'while',
     'conditional', 'call', 'opt-barrier', 'partition-id', 'replica-id', 'custom-call',
 }  # fmt: skip
 
+# Of their first operand these read a part.
+_SLICES = ('dynamic-slice', 'slice', 'gather')
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective operation, as often as a step runs it.
+    """One collective operation of a step.
 
     Attributes:
         kind: one of COLLECTIVES.
-        count: times a step.
-        bytes: of its result on a device, each time.
+        count: how often a step runs it.
+        bytes: size of its result on a device, each time.
         sent: bytes that a device sends each time, by the ring algorithm.
-        group: devices that take part together.
+        group: number of devices that take part together.
         where: the name of the operation in the model.
     """
 
@@ -60,47 +63,48 @@ Computations = Mapping[str, tuple[_Instruction, ...]]
 
 
 class Hlo:
-    """A compiled program, from the text that `compiled.as_text()` gives."""
+    """A compiled program, read from the text of `compiled.as_text()`."""
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError where the text has no entry."""
+        """Raises ValueError if the text has no ENTRY computation."""
         self._computations, entry = _parse(text)
         if entry is None:
             raise ValueError('This is no HLO module: it has no ENTRY computation.')
-        self._run = list(self._visit(entry, 1))
+        self._runs = list(self._visit(entry, 1))  # (computation, how often)
 
     def collectives(self) -> list[Collective]:
-        """All that a step runs, those of the most bytes first.
+        """All collectives that a step runs, those that move the most bytes first.
 
-        What XLA splits into pieces, to run them beside other operations in and around a loop, is one.
+        XLA splits some into pieces, to run them beside other operations in and around a loop. The pieces
+        share a channel and count as one.
         """
         found: dict[str, Collective] = {}
-        for name, times in self._run:
+        for name, times in self._runs:
             for instruction in self._with_fused(name):
                 kind = instruction.opcode.removesuffix('-start')
                 if kind not in COLLECTIVES:
                     continue
                 channel = re.search(r'channel_id=(\d+)', instruction.rest)
                 key = f'{kind} {channel[1]}' if channel else f'{name} {instruction.name}'
-                collective = self._collective(instruction, kind, times)
+                collective = _collective(instruction, kind, times)
                 if key not in found or collective.count < found[key].count:
                     found[key] = collective
         return sorted(found.values(), key=lambda c: -c.count * c.bytes)
 
     def memory_traffic(self) -> int:
-        """Bytes that a step reads from and writes to main memory: each operation's inputs and results.
+        """Bytes that a step reads from main memory and writes to it: the inputs and results of operations.
 
-        What lies in on-chip memory is not counted, nor what a fusion keeps to itself. Of what is
-        only sliced, or only updated in a part, the part is counted.
+        On-chip memory is not counted, nor what a fusion keeps to itself. Of an array that is only sliced,
+        or only updated in a part, the part is counted.
         """
         return sum(
             times * self._traffic(instruction, name)
-            for name, times in self._run
+            for name, times in self._runs
             for instruction in self._computations[name]
         )
 
     def _visit(self, name: str, times: int) -> Iterator[tuple[str, int]]:
-        """The computations that are run for themselves, and how often."""
+        """The computations that run on their own, not inside a fusion, and how often each runs."""
         yield name, times
         for instruction in self._computations[name]:
             if instruction.opcode == 'while':
@@ -112,10 +116,11 @@ class Hlo:
                         yield from self._visit(called, times)
 
     def _trips(self, loop: _Instruction, condition: str) -> int:
+        """How often the body of a loop runs."""
         known = re.search(r'known_trip_count\D+(\d+)', loop.rest)
         if known:
             return int(known[1])
-        # The compiler for TPUs doesn't say: a loop over layers counts from 0 up to a constant.
+        # The TPU compiler does not say. A loop over layers counts from 0 up to a constant in its condition.
         bounds = [
             int(found[1])
             for instruction in self._computations[condition]
@@ -125,76 +130,93 @@ class Hlo:
         return max(bounds, default=1)
 
     def _with_fused(self, name: str) -> Iterator[_Instruction]:
+        """The instructions of a computation, and of the fusions in it."""
         for instruction in self._computations[name]:
             yield instruction
             for called in _called(instruction.rest, 'calls'):
                 yield from self._with_fused(called)
 
-    def _collective(self, instruction: _Instruction, kind: str, times: int) -> Collective:
-        shapes = [size for size, _ in _sizes(instruction.shape)]
-        if instruction.opcode.endswith('-start') and len(shapes) > 1:
-            shapes = shapes[len(shapes) // 2 :]  # operands, then results
-        size, group = sum(shapes), _group(instruction.rest)
-        others = (group - 1) / group
-        sent = {
-            'all-gather': size * others,
-            'all-reduce': 2 * size * others,
-            'reduce-scatter': size * (group - 1),
-            'all-to-all': size * others,
-            'collective-permute': float(size),
-        }[kind]
-        where = re.search(r'op_name="([^"]*)"', instruction.rest)
-        return Collective(kind, times, size, sent, group, where[1] if where else '')
-
-    def _traffic(self, instruction: _Instruction, name: str) -> int:
+    def _traffic(self, instruction: _Instruction, computation: str) -> int:
+        """Bytes that one operation of a computation reads and writes, each time that it runs."""
         opcode = instruction.opcode
         if opcode in _FREE or opcode.endswith('-done'):
             return 0
-        shapes = {other.name: other for other in self._computations[name]}
         results = _in_memory(instruction.shape)
-        if opcode == 'slice-start':  # (operand, result, context)
+        if opcode == 'slice-start':  # its shape is (operand, result, context)
             part, in_memory = _sizes(instruction.shape)[1]
             return part * (1 + in_memory)
-        if opcode.endswith('-start'):  # the same, or (result, operand, context)
-            return sum(results)
+        if opcode.endswith('-start'):  # its shape has the operand as well as the result
+            return results
         if opcode == 'dynamic-slice':
-            return 2 * sum(results)
+            return 2 * results
+        shapes = {other.name: other.shape for other in self._computations[computation]}
         if opcode == 'dynamic-update-slice':
             update = shapes.get(instruction.operands[1])
-            return 2 * sum(_in_memory(update.shape)) if update else sum(results)
-        inputs = [shapes[operand].shape for operand in instruction.operands if operand in shapes]
-        if opcode == 'fusion' and (called := _called(instruction.rest, 'calls')):
-            return self._fusion_traffic(called[0], inputs, sum(results))
-        return sum(results) + sum(sum(_in_memory(shape)) for shape in inputs)
+            return 2 * _in_memory(update) if update else results
+        inputs = [shapes[operand] for operand in instruction.operands if operand in shapes]
+        if opcode == 'fusion' and (fused := _called(instruction.rest, 'calls')):
+            return self._fusion_traffic(fused[0], inputs, results)
+        return results + sum(map(_in_memory, inputs))
 
-    def _fusion_traffic(self, called: str, inputs: list[str], written: int) -> int:
-        inside = self._computations[called]
-        total = 0
-        for instruction in inside:
-            if instruction.opcode != 'parameter':
-                continue
-            number = int(instruction.operands[0]) if instruction.operands else 0
-            outer = sum(_in_memory(inputs[number])) if number < len(inputs) else 0
-            users = [other for other in inside if instruction.name in other.operands]
-            if outer and users and all(user.opcode in ('dynamic-slice', 'slice', 'gather') for user in users):
-                outer = min(outer, sum(size for user in users for size, _ in _sizes(user.shape)))
-            elif (
-                outer
-                and users
-                and all(
-                    user.opcode == 'dynamic-update-slice' and user.operands[0] == instruction.name
-                    for user in users
-                )
-            ):
-                updates = {other.name: other.shape for other in inside}
-                outer = sum(size for user in users for size, _ in _sizes(updates[user.operands[1]]))
-                # The rest of the result is the input, where it was.
-                written -= sum(size for user in users for size, _ in _sizes(user.shape)) - outer
-            total += outer
-        return total + max(0, written)
+    def _fusion_traffic(self, fused: str, inputs: list[str], written: int) -> int:
+        """Bytes that a fusion reads and writes.
+
+        Args:
+            fused: the computation that the fusion runs.
+            inputs: shapes of the fusion's operands, by the numbers of the computation's parameters.
+            written: bytes of the fusion's results in main memory.
+        """
+        inside = self._computations[fused]
+        read = 0
+        for parameter in inside:
+            if parameter.opcode == 'parameter':
+                reads, stays = _parameter_traffic(parameter, inputs, inside)
+                read, written = read + reads, written - stays
+        return read + max(0, written)
+
+
+def _collective(instruction: _Instruction, kind: str, times: int) -> Collective:
+    sizes = [size for size, _ in _sizes(instruction.shape)]
+    if instruction.opcode.endswith('-start') and len(sizes) > 1:
+        sizes = sizes[len(sizes) // 2 :]  # operands come first, then results
+    size, group = sum(sizes), _group(instruction.rest)
+    others = (group - 1) / group
+    sent = {
+        'all-gather': size * others,
+        'all-reduce': 2 * size * others,
+        'reduce-scatter': size * (group - 1),
+        'all-to-all': size * others,
+        'collective-permute': float(size),
+    }[kind]
+    where = re.search(r'op_name="([^"]*)"', instruction.rest)
+    return Collective(kind, times, size, sent, group, where[1] if where else '')
+
+
+def _parameter_traffic(
+    parameter: _Instruction, inputs: list[str], inside: tuple[_Instruction, ...]
+) -> tuple[int, int]:
+    """Bytes that a fusion reads of one input, and bytes of its result that are that input, unchanged."""
+    number = int(parameter.operands[0]) if parameter.operands else 0
+    whole = _in_memory(inputs[number]) if number < len(inputs) else 0
+    users = [other for other in inside if parameter.name in other.operands]
+    if not whole or not users:
+        return whole, 0
+    if all(user.opcode in _SLICES for user in users):
+        return min(whole, _all_bytes(user.shape for user in users)), 0
+    if all(_updates_in_place(user, parameter) for user in users):
+        shapes = {other.name: other.shape for other in inside}
+        updates = _all_bytes(shapes[user.operands[1]] for user in users)
+        return updates, _all_bytes(user.shape for user in users) - updates
+    return whole, 0
+
+
+def _updates_in_place(user: _Instruction, parameter: _Instruction) -> bool:
+    """Whether it writes a part of the parameter, and passes on the rest as it was."""
+    return user.opcode == 'dynamic-update-slice' and user.operands[0] == parameter.name
 
 
 def _parse(text: str) -> tuple[Computations, str | None]:
+    """The computations by name, and the name of the entry."""
     computations: dict[str, tuple[_Instruction, ...]] = {}
     entry, name, instructions = None, '', list[_Instruction]()
     for line in text.splitlines():
@@ -221,7 +243,7 @@ def _instruction(name: str, text: str, *, is_root: bool) -> _Instruction:
 
 
 def _closing(text: str) -> int:
-    """Just behind the parenthesis that closes the one that the text begins with."""
+    """The index after the parenthesis that closes the one at the start of the text."""
     depth = 0
     for i, character in enumerate(text):
         depth += (character == '(') - (character == ')')
@@ -231,6 +253,7 @@ def _closing(text: str) -> int:
 
 
 def _called(rest: str, key: str) -> list[str]:
+    """The computations that an instruction's attribute of this name refers to."""
     found = re.search(rf'\b{key}=(\{{[^}}]*\}}|%?[\w.\-]+)', rest)
     return re.findall(r'[\w.\-]+', found[1]) if found else []
 
@@ -246,12 +269,18 @@ def _sizes(shape: str) -> list[tuple[int, bool]]:
     return sizes
 
 
-def _in_memory(shape: str) -> list[int]:
-    return [size for size, in_memory in _sizes(shape) if in_memory]
+def _in_memory(shape: str) -> int:
+    """Bytes of the shape's arrays that are in main memory."""
+    return sum(size for size, in_memory in _sizes(shape) if in_memory)
+
+
+def _all_bytes(shapes: Iterable[str]) -> int:
+    """Bytes of all arrays of the shapes, wherever they are."""
+    return sum(size for shape in shapes for size, _ in _sizes(shape))
 
 
 def _group(rest: str) -> int:
-    """How many devices take part together; the text has three ways to say it."""
+    """How many devices take part together. The text has three ways to say it."""
     if mesh := re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', rest):
         axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
         return math.prod(axes[name] for name in re.findall(r"'(\w+)'", mesh[2]))

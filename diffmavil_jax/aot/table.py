@@ -1,4 +1,4 @@
-"""What `--compile_for` prints."""
+"""The table that `--compile_for` prints."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _COLUMNS = (
 )  # fmt: skip
 _LEGEND = (
     'Each column is for one chip and one step. Times are what each resource needs at its full rate; a step '
-    'takes at least the longest. FLOP are of matrix products, times the trips of loops; traffic is what '
-    'operations read and write that is not kept on the chip.'
+    'takes at least the longest of them. FLOP count matrix products, loops as often as they run. HBM traffic '
+    'is what operations read from main memory and write to it.'
 )
 
 
 def compile_table(run: Rehearsal) -> str:
-    """The chips, what a step of each bucket takes on one of them, and the collectives that it runs."""
+    """The chips, what a step of each bucket needs on one of them, and the collectives that it runs."""
     chip = run.chip
     axes = ' x '.join(f'{axis} {size}' for axis, size in run.axes.items())
     lines = [('---',) * len(_COLUMNS), *(_row(bucket, run) for bucket in run.buckets)]
@@ -40,7 +40,7 @@ def compile_table(run: Rehearsal) -> str:
     ]
     moved = {_short(c.where) for b in run.buckets for c in b.collectives if c.kind in _RESHARDING}
     if moved:
-        text.append('These change places between chips: ' + '; '.join(sorted(moved)))
+        text.append('These operations move arrays to other chips: ' + '; '.join(sorted(moved)))
     return '\n'.join(text)
 
 

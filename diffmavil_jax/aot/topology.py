@@ -1,7 +1,6 @@
-"""What a run would be on TPUs that are not here: `main.py --compile_for=v5e:16x16`.
+"""The devices of a TPU topology such as v5e:16x16, for TPUs that are not attached.
 
-Every bucket is compiled by the TPU compiler for the topology, which needs libtpu
-(`pip install -e '.[tpu]'`) and no TPU.
+Describing them needs the TPU compiler, which is in libtpu (`pip install -e '.[tpu]'`), and no TPU.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from diffmavil_jax.aot.chips import TPUS, Chip
 from diffmavil_jax.config.tree import ConfigError
 
 
-def find(topology: str) -> tuple[Chip, list[Any]]:
+def find_topology(topology: str) -> tuple[Chip, list[Any]]:
     """The chip and the devices of a topology such as `v5e:16x16`.
 
     Raises:
@@ -31,14 +30,14 @@ def find(topology: str) -> tuple[Chip, list[Any]]:
             'such as v5e:16x16 or v5p:4x4x4.'
         )
     chip = TPUS[kind]
-    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # or libtpu asks a network that is not there
-    jax.config.update('jax_platforms', 'cpu')  # or JAX looks for the TPUs
+    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # else libtpu asks a metadata server for the TPUs
+    jax.config.update('jax_platforms', 'cpu')  # else JAX looks for attached TPUs
     options = {'chip_config_name': chip.config} if chip.config else {}
-    # Where a slice has three axes, the compiler wants three.
+    # The compiler wants three axes for chips whose slices have three.
     name = topology if shape.count('x') == 2 or kind in ('v5e', 'v6e') else f'{topology}x1'
     try:
         description = topologies.get_topology_desc(platform='tpu', topology_name=name, **options)
-    except Exception as error:  # libtpu, and JAX where it does not find it, raise whatever they raise
+    except Exception as error:  # libtpu and JAX do not document what they raise
         words = ' '.join(str(error).split())[:300]
         hint = (
             "; pip install -e '.[tpu]' has the compiler"

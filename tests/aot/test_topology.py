@@ -8,7 +8,7 @@ import pytest
 from diffmavil_jax.aot import compiled
 from diffmavil_jax.aot.chips import TPUS, Chip
 from diffmavil_jax.aot.table import compile_table
-from diffmavil_jax.aot.topology import find
+from diffmavil_jax.aot.topology import find_topology
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.plan.macs import macs_per_clip
@@ -24,8 +24,8 @@ def config(tiny):
 @pytest.fixture(scope='module')
 def rehearsal(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
-        return compiled.run(config, 'v0:2x2')
+        patch.setattr(compiled, 'find_topology', lambda topology: (ROOMY, jax.devices()[:4]))
+        return compiled.compile_all_buckets(config, 'v0:2x2')
 
 
 def test_every_bucket_is_compiled_and_data_are_not_read(config, rehearsal):
@@ -76,9 +76,9 @@ def test_a_step_that_does_not_fit_is_said_not_raised(config, monkeypatch):
     def refuse(self, *_, **__):
         raise jax.errors.JaxRuntimeError(message)
 
-    monkeypatch.setattr(compiled, 'find', lambda topology: (ROOMY, jax.devices()[:4]))
+    monkeypatch.setattr(compiled, 'find_topology', lambda topology: (ROOMY, jax.devices()[:4]))
     monkeypatch.setattr(jax.stages.Lowered, 'compile', refuse)
-    rehearsal = compiled.run(config, 'v0:2x2')
+    rehearsal = compiled.compile_all_buckets(config, 'v0:2x2')
     assert not rehearsal.fits
     assert compile_table(rehearsal).count('no: Used 20.51G of 15.75G hbm') == len(rehearsal.buckets)
     small = Chip('v0', 2**10, 1e12, 1e11, 1e10)
@@ -88,11 +88,11 @@ def test_a_step_that_does_not_fit_is_said_not_raised(config, monkeypatch):
 @pytest.mark.parametrize('topology', ['v9:4x4', 'v5e', 'v5e:4', 'v5e:4x', ''])
 def test_a_topology_that_does_not_exist_names_those_that_do(topology):
     with pytest.raises(ConfigError, match='v5e:16x16') as caught:
-        find(topology)
+        find_topology(topology)
     assert all(kind in str(caught.value) for kind in TPUS)
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='needs a machine without libtpu')
 def test_a_machine_without_the_compiler_is_told_what_to_install():
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[tpu\]'"):
-        find('v5e:2x2')
+        find_topology('v5e:2x2')
