@@ -49,7 +49,6 @@ setuptools.setup(
             'pytest>=8.4,<10',
             'pytest-xdist>=3.6,<4',
             'ruff>=0.17,<0.18',  # the formatter's output changes with the minor version
-            'scikit-learn>=1.6,<2',
         ],
         'build': [BEAM],  # `diffmavil prepare`
         'tpu': [jax_with('tpu')],

@@ -33,14 +33,12 @@ class BandEnergies:
         target: squared target, for each of BANDS, about zero.
         dc: sum of the zero-frequency coefficients of the targets, for each channel.
         num_dc: how many coefficients each entry of `dc` sums.
-        num_values: how many numbers (pixels, spectrogram bins) were compared.
     """
 
     error: Float[np.ndarray, ' 2']
     target: Float[np.ndarray, ' 2']
     dc: Float[np.ndarray, ' c']
     num_dc: int
-    num_values: int
 
     def __add__(self, other: BandEnergies) -> BandEnergies:
         return BandEnergies(
@@ -48,12 +46,7 @@ class BandEnergies:
             target=self.target + other.target,
             dc=self.dc + other.dc,
             num_dc=self.num_dc + other.num_dc,
-            num_values=self.num_values + other.num_values,
         )
-
-    def mse(self) -> dict[str, float]:
-        """Each band's share of the mean squared error: the two add up to it."""
-        return {band: float(e) / self.num_values for band, e in zip(BANDS, self.error, strict=True)}
 
     def relative_error(self) -> dict[str, float]:
         """Error energy over target energy per band: 0 is perfect, 1 is the mean predictor's.
@@ -113,7 +106,6 @@ def band_energies(
         target=_energies(spectrum),
         dc=dc.sum(axis=(0, 1), dtype=np.float64),
         num_dc=dc.shape[0] * dc.shape[1],
-        num_values=target.size,
     )
 
 

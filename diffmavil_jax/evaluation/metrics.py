@@ -34,16 +34,24 @@ def hits(scores: Scores, targets: Targets, k: int) -> Float[np.ndarray, ' n']:
 
 
 def average_precision(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c']:
-    """Of each class: the mean, over its clips, of the precision at the clip's score.
+    """For each class, the mean over its clips of the precision at the clip's score.
 
-    Clips with equal scores are taken at once, as in scikit-learn's `average_precision_score`.
+    Clips with equal scores share one threshold. A class without a clip has NaN.
     """
-    return _by_class(scores, targets, _average_precision)
+    from sklearn.metrics import average_precision_score
+
+    return _by_class(average_precision_score, scores, targets, _clips(targets) > 0)
 
 
 def area_under_curve(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c']:
-    """Of each class: the chance that one of its clips scores above one of another, ties half."""
-    return _by_class(scores, targets, _area)
+    """For each class, the chance that one of its clips scores above one of the others; a tie counts half.
+
+    A class that no clip or every clip has is NaN.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    clips = _clips(targets)
+    return _by_class(roc_auc_score, scores, targets, (clips > 0) & (clips < len(targets)))
 
 
 def d_prime(area: float) -> float:
@@ -53,16 +61,16 @@ def d_prime(area: float) -> float:
 
 def recall(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c']:
     """Of each class: the share of its clips whose highest score it is; a tie is no hit."""
-    clips = (targets > 0).sum(axis=0)
+    clips = _clips(targets)
     found = (hits(scores, targets, 1)[:, None] * (targets > 0)).sum(axis=0)
     return np.divide(found, clips, out=np.full(len(clips), np.nan), where=clips > 0)
 
 
 def confusion(scores: Scores, labels: Int[np.ndarray, ' n']) -> Int[np.ndarray, 'c c']:
     """How many clips of class i (rows) were taken for class j (columns)."""
-    classes = scores.shape[1]
-    pairs = labels * classes + scores.argmax(axis=1)
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, scores.argmax(axis=1), labels=np.arange(scores.shape[1]))
 
 
 def single_label_scores(scores: Scores, targets: Targets) -> dict[str, float]:
@@ -102,26 +110,20 @@ def bootstrap(
     return intervals
 
 
+def _clips(targets: Targets) -> Int[np.ndarray, ' c']:
+    """How many clips each class has."""
+    return (targets > 0).sum(axis=0)
+
+
 def _by_class(
-    scores: Scores, targets: Targets, score: Callable[[np.ndarray, np.ndarray], float]
+    score: Callable[[np.ndarray, np.ndarray], float],
+    scores: Scores,
+    targets: Targets,
+    defined: Bool[np.ndarray, ' c'],
 ) -> Float[np.ndarray, ' c']:
-    positive = targets > 0
-    pairs = zip(scores.T, positive.T, strict=True)
-    return np.array([score(column, truth) if truth.any() else np.nan for column, truth in pairs])
-
-
-def _average_precision(scores: Float[np.ndarray, ' n'], truth: Bool[np.ndarray, ' n']) -> float:
-    order = np.argsort(-scores, kind='stable')
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of each run of equal scores
-    found = np.cumsum(truth[order])[ends]
-    precision = found / (ends + 1)
-    return float((np.diff(found, prepend=0) * precision).sum() / found[-1])
-
-
-def _area(scores: Float[np.ndarray, ' n'], truth: Bool[np.ndarray, ' n']) -> float:
-    positives = int(truth.sum())
-    negatives = len(truth) - positives
-    if not negatives:
-        return float('nan')
-    ranks = scipy.stats.rankdata(scores)
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    """Calls `score` with the truth and the scores of each class; NaN where it is not defined."""
+    defined = defined & np.isfinite(scores).all(axis=0)  # scikit-learn raises for NaN
+    values = np.full(len(defined), np.nan)
+    for c in np.flatnonzero(defined):
+        values[c] = score(targets[:, c] > 0, scores[:, c])
+    return values

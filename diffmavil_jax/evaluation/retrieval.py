@@ -51,23 +51,16 @@ def chance(n: int) -> dict[str, float]:
     return _summary(np.arange(1, n + 1))
 
 
-def top_matches(
-    queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'm d'], k: int
-) -> Int[np.ndarray, 'n k']:
-    """Indices of the k most similar targets of each query, best first; ties go to the lower index.
-
-    With fewer than k targets all m of them come back.
-    """
-    return nearest(cosine(queries, targets), k)
-
-
 def cosine(queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'm d']) -> Float[np.ndarray, 'n m']:
     """Cosine similarities in float64; a row of zeros has similarity 0 to everything."""
     return _unit_rows(queries, 'queries') @ _unit_rows(targets, 'targets').T
 
 
 def nearest(scores: Float[np.ndarray, 'n m'], k: int) -> Int[np.ndarray, 'n k']:
-    """Indices of the k highest scores of each row, best first; ties go to the lower index."""
+    """Indices of the k highest scores of each row, best first; ties go to the lower index.
+
+    With fewer than k targets, all m of them are returned.
+    """
     coarse = np.round(scores / TIE_TOLERANCE)
     return np.argsort(-coarse, axis=1, kind='stable')[:, :k]
 

@@ -13,10 +13,9 @@ from io import FileIO
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
@@ -26,15 +25,6 @@ Metrics = Mapping[str, tuple[Any, Any]]
 
 RESERVED = ('samples', 'nonfinite')
 FSYNC_SECONDS = 30.0
-
-
-def mean_of(values: Float[Array, '...'], mask: Float[Array, '...'] | None = None) -> tuple[Array, Array]:
-    """The (sum, count) of an array, of those values where `mask` is 1 if it is given."""
-    if mask is None:
-        return jnp.sum(values, dtype=jnp.float32), jnp.float32(jnp.size(values))
-    # Not values * mask: what is masked out may be NaN.
-    kept = jnp.where(mask > 0, values, 0)
-    return jnp.sum(kept * mask, dtype=jnp.float32), jnp.sum(mask, dtype=jnp.float32)
 
 
 def accumulate(a: Metrics, b: Metrics) -> dict[str, tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, on scores with ties and classes without clips."""
+"""Scores against their definitions, on scores with ties and classes without clips."""
 
 import numpy as np
 import pytest
@@ -27,18 +27,37 @@ def single_label():
     return rng.random((150, 7)) + 0.5 * targets, targets, labels
 
 
-def test_average_precision_is_that_of_scikit_learn(multi_label):
+def test_average_precision_is_the_mean_precision_at_the_scores_of_the_clips(multi_label):
     scores, targets = multi_label
-    ours = metrics.average_precision(scores, targets)
-    theirs = [sklearn.metrics.average_precision_score(t, s) for s, t in zip(scores.T, targets.T, strict=True)]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+    def by_definition(scores, truth):
+        return np.mean([truth[scores >= threshold].mean() for threshold in scores[truth > 0]])
+
+    expected = [by_definition(s, t) for s, t in zip(scores.T, targets.T, strict=True)]
+    np.testing.assert_allclose(metrics.average_precision(scores, targets), expected, rtol=1e-12)
 
 
-def test_area_under_curve_is_that_of_scikit_learn(multi_label):
+def test_area_under_curve_is_the_share_of_pairs_in_order_where_a_tie_is_half(multi_label):
     scores, targets = multi_label
-    ours = metrics.area_under_curve(scores, targets)
-    theirs = [sklearn.metrics.roc_auc_score(t, s) for s, t in zip(scores.T, targets.T, strict=True)]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+    def by_definition(scores, truth):
+        difference = scores[truth > 0][:, None] - scores[truth == 0]
+        return (difference > 0).mean() + (difference == 0).mean() / 2
+
+    expected = [by_definition(s, t) for s, t in zip(scores.T, targets.T, strict=True)]
+    np.testing.assert_allclose(metrics.area_under_curve(scores, targets), expected, rtol=1e-12)
+
+
+def test_a_class_of_every_clip_has_a_precision_of_1_and_no_area():
+    scores, targets = np.array([[0.2, 0.1], [0.4, 0.3]]), np.array([[1, 0], [1, 1]])
+    assert metrics.average_precision(scores, targets).tolist() == [1, 1]
+    assert np.isnan(metrics.area_under_curve(scores, targets)).tolist() == [True, False]
+
+
+def test_scores_that_are_not_finite_give_nan_and_no_error():
+    scores, targets = np.array([[np.nan, 0.1], [0.4, 0.3]]), np.eye(2)
+    for score in (metrics.average_precision, metrics.area_under_curve):
+        assert np.isnan(score(scores, targets)).tolist() == [True, False]
 
 
 @pytest.mark.parametrize('k', [1, 2, 5])
@@ -55,14 +74,19 @@ def test_a_tie_is_no_hit():
     assert metrics.single_label_scores(np.zeros((2, 3)), targets)['top1'] == 0
 
 
-def test_recall_and_confusion_are_those_of_scikit_learn(single_label):
+def test_recall_is_that_of_scikit_learn(single_label):
     scores, targets, labels = single_label
-    guesses = scores.argmax(axis=1)
-    theirs = sklearn.metrics.recall_score(labels, guesses, average=None)
+    theirs = sklearn.metrics.recall_score(labels, scores.argmax(axis=1), average=None)
     np.testing.assert_allclose(metrics.recall(scores, targets), theirs)
-    np.testing.assert_array_equal(
-        metrics.confusion(scores, labels), sklearn.metrics.confusion_matrix(labels, guesses)
-    )
+
+
+def test_confusion_counts_every_class_also_one_without_clips(single_label):
+    scores, _, labels = single_label
+    scores = np.pad(scores, ((0, 0), (0, 1)))  # an eighth class that no clip has
+    expected = np.zeros((8, 8), int)
+    for label, guess in zip(labels, scores.argmax(axis=1), strict=True):
+        expected[label, guess] += 1
+    np.testing.assert_array_equal(metrics.confusion(scores, labels), expected)
 
 
 def test_a_class_without_clips_has_no_score():

@@ -110,16 +110,17 @@ def test_unpaired_features_raise():
         retrieval.retrieval(features(8, 3, 0), features(7, 3, 0))
 
 
-def test_top_matches_are_the_best_in_order():
+def test_the_nearest_are_the_best_in_order():
     queries, targets = features(5, 4, 12), features(9, 4, 13)
-    top = retrieval.top_matches(queries, targets, 3)
+    scores = retrieval.cosine(queries, targets)
+    top = retrieval.nearest(scores, 3)
     unit = targets / np.linalg.norm(targets, axis=1, keepdims=True)
     for query, found in zip(queries, top, strict=True):
         assert list(found) == sorted(range(9), key=lambda j: -(query @ unit[j]))[:3]
-    assert retrieval.top_matches(queries, targets, 20).shape == (5, 9)
+    assert retrieval.nearest(scores, 20).shape == (5, 9)
 
 
-def test_top_matches_of_equal_targets_come_in_their_order():
+def test_the_nearest_of_equal_targets_come_in_their_order():
     constant = np.ones((300, 7)) * np.pi + 1e-10 * features(300, 7, 14)  # equal but for rounding
-    top = retrieval.top_matches(np.ones((300, 7)) * np.arange(7), constant, 4)
+    top = retrieval.nearest(retrieval.cosine(np.ones((300, 7)) * np.arange(7), constant), 4)
     np.testing.assert_array_equal(top, np.tile(np.arange(4), (300, 1)))
