@@ -1,4 +1,8 @@
-"""Numbers for people, one way each."""
+"""Numbers for people: one function for each unit, used by every page, table and message.
+
+A minus sign is printed as such (−), and a space stands before a unit. The functions take
+finite numbers; `spell` takes anything and marks what is missing.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +12,27 @@ from typing import Any
 
 import numpy as np
 
-Unit = typing.Literal['number', 'percent', 'si', 'seconds']
-
+Unit = typing.Literal['number', 'percent', 'si', 'bytes', 'seconds', 'r2']
 
 MISSING = '–'
 
+_SI_PREFIXES = ('', 'k', 'M', 'G', 'T', 'P', 'E')
+_BYTES = ((40, 'TiB', 2), (30, 'GiB', 2), (20, 'MiB', 1), (10, 'KiB', 1))  # power of two, unit, decimals
+
+
+def spell(value: Any, unit: Unit = 'number') -> str:
+    """A value in its unit; `MISSING` where it is no finite number."""
+    return _SPELLED[unit](float(value)) if is_number(value) else MISSING
+
 
 def is_number(value: Any) -> typing.TypeGuard[float]:
-    """Whether a value is a finite number (of Python or NumPy)."""
+    """Whether a value is a finite number (of Python or NumPy); a bool is none."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     return number and math.isfinite(value)
 
 
-def spell(value: Any, unit: Unit = 'number') -> str:
-    """A number for people: 1,234; 41.8 %; 2.3 G; 4 min 12 s."""
-    if not is_number(value):
-        return MISSING
-    if unit == 'percent':
-        return f'{100 * value:.1f} %'.replace('-', '−')
-    if unit == 'si':
-        return _si(float(value))
-    if unit == 'seconds':
-        return _duration(float(value))
-    return _plain(value)
-
-
-def _plain(value: float) -> str:
-    """Up to three significant digits, or every digit of a whole number."""
+def number(value: float) -> str:
+    """Three significant digits, or every digit of a whole number: 0.123, 1,234, 1e−5."""
     if float(value).is_integer() and abs(value) < 1e15:
         text = f'{int(value):,}'
     elif abs(value) >= 99.95:
@@ -44,40 +42,62 @@ def _plain(value: float) -> str:
     else:
         mantissa, exponent = f'{value:.1e}'.split('e')
         text = f'{mantissa.removesuffix(".0")}e{int(exponent)}'
-    return text.replace('-', '−')
+    return _with_minus(text)
 
 
-def _si(value: float) -> str:
-    """Two or three digits and a metric prefix."""
-    sign, size = ('−' if value < 0 else ''), abs(value)
-    for prefix in ('', 'k', 'M', 'G', 'T', 'P', 'E'):
-        if size < 999.5 or prefix == 'E':
+def percent(share: float) -> str:
+    """A share as percent, with one decimal: 0.418 is 41.8 %."""
+    return _with_minus(f'{100 * share:.1f} %')
+
+
+def si(value: float) -> str:
+    """Three significant digits and a metric prefix: 2.34 G, 512, 1 M."""
+    sign, scaled = ('−' if value < 0 else ''), abs(value)
+    if scaled < 1:
+        return number(value)
+    for prefix in _SI_PREFIXES:
+        if scaled < 999.5 or prefix == _SI_PREFIXES[-1]:
             break
-        size /= 1000
-    text = f'{size:.1f}'.removesuffix('.0') if size < 99.95 else f'{size:,.0f}'
+        scaled /= 1000
+    text = f'{scaled:,.0f}' if scaled >= 99.95 else f'{scaled:.3g}'
     return f'{sign}{text} {prefix}'.strip()
 
 
-def _duration(seconds: float) -> str:
-    """The two largest units."""
+def size(num_bytes: float) -> str:
+    """A number of bytes in powers of 1024: 12.83 GiB, 7.0 MiB, 96 B. A unit is used from its half on."""
+    for power, unit, decimals in _BYTES:
+        if num_bytes >= 2 ** (power - 1):
+            return f'{num_bytes / 2**power:,.{decimals}f} {unit}'
+    return f'{num_bytes:,.0f} B'
+
+
+def duration(seconds: float) -> str:
+    """A number of seconds in its two largest units: 4.2 s, 4 min 11 s, 2 d 7 h."""
     if seconds < 10:
         return f'{seconds:.1f} s'
-    whole = round(seconds)
-    minutes, s = divmod(whole, 60)
+    minutes, s = divmod(round(seconds), 60)
     hours, m = divmod(minutes, 60)
     d, h = divmod(hours, 24)
-    parts = [(d, 'd'), (h, 'h'), (m, 'min'), (s, 's')]
-    while parts[0][0] == 0:
-        parts = parts[1:]
-    return ' '.join(f'{count:,} {name}' for count, name in parts[:2] if count)
+    counts = [(d, 'd'), (h, 'h'), (m, 'min'), (s, 's')]
+    while counts[0][0] == 0:
+        counts = counts[1:]
+    return ' '.join(f'{count:,} {unit}' for count, unit in counts[:2] if count)
 
 
-def metric(value: float) -> str:
-    """Three digits and a metric prefix."""
-    exponent = min(max(len(str(int(value))) - 1, 0) // 3, 6)
-    return f'{value / 1000**exponent:.3g} {" kMGTPE"[exponent]}'.strip()
+def r2(value: float) -> str:
+    """A coefficient of determination; below 0 the mean would predict better, and it reads `none`."""
+    return 'none' if value < 0 else number(value)
 
 
-def size(size: float) -> str:
-    """Bytes for people."""
-    return f'{size / 2**30:.2f} GiB' if size >= 2**29 else f'{size / 2**20:.1f} MiB'
+def _with_minus(text: str) -> str:
+    return text.replace('-', '−')
+
+
+_SPELLED: dict[Unit, typing.Callable[[float], str]] = {
+    'number': number,
+    'percent': percent,
+    'si': si,
+    'bytes': size,
+    'seconds': duration,
+    'r2': r2,
+}

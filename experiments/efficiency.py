@@ -27,7 +27,7 @@ from diffmavil_jax.config.schema import Config, from_dict
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 from diffmavil_jax.plan.buckets import Plan, make_plan
 from diffmavil_jax.tasks.program import Program
-from diffmavil_jax.units import metric
+from diffmavil_jax.units import si
 from experiments.stepping import bare_program, random_batch, timed_steps
 
 VARIANTS = {'demo': 'demo', 'paper': 'audioset'}
@@ -178,10 +178,10 @@ def table(stages: list[Stage]) -> str:
     for row in data['rows']:
         line = [
             spell_name(row['technique']),
-            metric(row['macs_per_clip']),
-            metric(row['macs']),
+            si(row['macs_per_clip']),
+            si(row['macs']),
             f'{row["macs_saved"]:.1%}',
-            metric(row['counted_macs_per_step_and_clip']),
+            si(row['counted_macs_per_step_and_clip']),
         ]
         if timed:
             line += [

@@ -13,7 +13,7 @@ from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.plan.macs import teacher_macs
-from diffmavil_jax.units import metric
+from diffmavil_jax.units import duration, si, size
 
 _UTILIZATION = 0.4  # of a chip's peak, as large networks commonly reach
 
@@ -27,18 +27,11 @@ def forecast(config: Config, plan: Plan) -> str:
     without_backward = teacher_macs(config) * plan.total_samples
     operations = 2 * (3 * plan.macs - 2 * without_backward)
     times = ', '.join(
-        f'{chip.kind} {_spell_time(operations / (_UTILIZATION * chip.flops))}' for chip in TPUS.values()
+        f'{chip.kind} {duration(operations / (_UTILIZATION * chip.flops))}' for chip in TPUS.values()
     )
     return (
-        f'Memory: {metric(parameters)} parameters; {metric(nbytes)}B of state and gradients, shared by '
+        f'Memory: {si(parameters)} parameters; {size(nbytes)} of state and gradients, shared by '
         f'config.parallel.fsdp x tensor devices. Activations come on top (--compile_for, --fit_batch).\n'
-        f'Time: {metric(operations)} operations (two for each MAC, the backward pass twice the forward). '
+        f'Time: {si(operations)} operations (two for each MAC, the backward pass twice the forward). '
         f'One chip, at {_UTILIZATION:.0%} of its peak: {times}; N chips an N-th of it.'
     )
-
-
-def _spell_time(seconds: float) -> str:
-    for unit, size in (('days', 86_400), ('h', 3_600), ('min', 60)):
-        if seconds >= 2 * size:
-            return f'{seconds / size:,.1f} {unit}'
-    return f'{seconds:.1f} s'

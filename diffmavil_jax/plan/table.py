@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffmavil_jax.plan.buckets import Plan
-from diffmavil_jax.units import metric
+from diffmavil_jax.units import percent, si
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -60,9 +60,9 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
             f'{row["mask_ratio"]:.3f}',
             str(row['audio_tokens']),
             str(row['video_tokens']),
-            metric(row['macs_per_clip']),
-            metric(row['macs']),
-            f'{100 * row["saved"]:.1f} %',
+            si(row['macs_per_clip']),
+            si(row['macs']),
+            percent(row['saved']),
         )
         for row in plan_rows(plan)
     ]
@@ -75,9 +75,9 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         '',
         '',
         '',
-        metric(plan.macs),
+        si(plan.macs),
     )
-    lines.append((*total, f'{100 * plan.saved:.1f} %'))
+    lines.append((*total, percent(plan.saved)))
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     table = '\n'.join(
         '  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
@@ -87,5 +87,5 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         f'{name}: {buckets}; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
-        f'({metric(plan.baseline_macs_per_clip)} a clip), at equal clips.'
+        f'({si(plan.baseline_macs_per_clip)} a clip), at equal clips.'
     )

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from diffmavil_jax.report.page import document, tag
+from diffmavil_jax.units import duration, size
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -15,8 +16,8 @@ def render(report: Mapping[str, Any]) -> str:
     cards = [
         (f'{report["written"]:,}', f'of {report["listed"]:,} clips written'),
         (f'{refused:,}', 'clips refused'),
-        (_duration(report['seconds']), 'of clips'),
-        (_size(report['bytes']), f'in {report["shards"]:,} shards'),
+        (duration(report['seconds']), 'of clips'),
+        (size(report['bytes']), f'in {report["shards"]:,} shards'),
         (f'{report["duplicates"]["files"]:,}', 'files are copies of others'),
     ]
     title = f'Prepared: {report["dataset"]}'
@@ -47,8 +48,8 @@ def _splits(report: Mapping[str, Any]) -> str:
             split,
             f'{part["listed"]:,}',
             f'{part["written"]:,}',
-            _duration(part['seconds']),
-            _size(part['bytes']),
+            duration(part['seconds']),
+            size(part['bytes']),
             *(f'{part["refused"].get(reason, 0):,}' for reason in reasons),
         ]
         for split, part in (*report['splits'].items(), ('all', report))
@@ -121,18 +122,3 @@ def _details(title: str, items: Sequence[str], num_more: int) -> str:
     lines = [*items, f'and {num_more:,} more, in manifest.jsonl'] if num_more else items
     inner = ''.join(tag('li', line) for line in lines)
     return f'<details class="card">\n{tag("summary", title)}<ul>\n{inner}</ul>\n</details>\n'
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit in ((3600, 'h'), (60, 'min')):
-        if seconds >= limit:
-            return f'{seconds / limit:,.1f} {unit}'
-    return f'{seconds:.1f} s'
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ('B', 'kB', 'MB', 'GB'):
-        if num_bytes < 1000:
-            return f'{num_bytes:.3g} {unit}'
-        num_bytes /= 1000
-    return f'{num_bytes:,.3g} TB'

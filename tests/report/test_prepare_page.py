@@ -59,7 +59,7 @@ def test_all_that_is_known_is_on_the_page():
     page = Text(prepare_page.render(REPORT))
     assert page.open == []
     for words in (
-        'Prepared: mine', 'of 5 clips written', '2.0 h', '2.5 MB', 'missing (1)',
+        'Prepared: mine', 'of 5 clips written', '2 h 1 min', '2.4 MiB', 'missing (1)',
         '<b>x</b>@0.000 (train): missing',
         'and 1 more, in manifest.jsonl', 'a.mp4 (train) = b.mp4 (test)', '1 files are in two splits',
         'a note on the list', '2 clips: a note', 'audio, video',

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffmavil_jax import units
 from diffmavil_jax.report import content, curves, figures, html, sections, sheets
 from diffmavil_jax.tasks.reports.pretraining import tables as tables_of
 
@@ -292,21 +291,6 @@ def test_a_single_line_of_history_can_be_drawn():
     for draw in (curves.loss_curves, curves.schedule_curves, curves.evaluation_curves):
         with Image.open(io.BytesIO(figures.to_png(draw(line)))) as image:
             assert image.width == round(figures.WIDTH * figures.DPI)
-
-
-@pytest.mark.parametrize(
-    ('value', 'unit', 'text'),
-    [
-        (1234, 'number', '1,234'), (0.5, 'number', '0.5'), (-1234.5, 'number', '−1,234'),
-        (1e-5, 'number', '1e−5'), (0, 'number', '0'), (999.6, 'number', '1,000'), (0.1234, 'number', '0.123'),
-        (0.418, 'percent', '41.8 %'), (-0.02, 'percent', '−2.0 %'),
-        (2.3e9, 'si', '2.3 G'), (48.5e9, 'si', '48.5 G'), (512, 'si', '512'), (999_999, 'si', '1 M'),
-        (4.2, 'seconds', '4.2 s'), (251.2, 'seconds', '4 min 11 s'), (7200, 'seconds', '2 h'),
-        (200_000, 'seconds', '2 d 7 h'), (None, 'number', '–'), (math.nan, 'si', '–'), (True, 'number', '–'),
-    ],
-)  # fmt: skip
-def test_spell(value, unit, text):
-    assert units.spell(value, unit) == text
 
 
 def test_headlines_come_from_nested_or_dotted_names_and_only_where_known():

@@ -16,7 +16,7 @@ from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.plan.macs import macs_per_clip
 from diffmavil_jax.saved.params import load_params
 from diffmavil_jax.tasks.stage2 import make_objective
-from diffmavil_jax.units import metric
+from diffmavil_jax.units import si
 
 
 def train(config, workdir):
@@ -84,7 +84,7 @@ def test_its_time_is_planned_without_a_backward_pass_of_the_teacher(student):
     teacher = parts.pop('teacher')
     assert teacher > 0
     operations = 2 * plan.total_samples * (3 * sum(parts.values()) + teacher)
-    assert f'Time: {metric(operations)} operations' in forecast(config, plan)
+    assert f'Time: {si(operations)} operations' in forecast(config, plan)
 
 
 def test_a_student_may_teach(student, tmp_path):
