@@ -1,8 +1,8 @@
-"""The `diffmavil` command: everything that is not training.
+"""The `diffmavil` command, for everything but training.
 
     diffmavil prepare --source=folder --input=DIR --output=DIR
 
-Exit codes: 0 done; 1 it failed on the way; 2 a wrong flag, list or input; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 failed on the way; 2 a wrong flag, list or input; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from diffmavil_jax.commands import embed, export, import_weights, prepare, reconstruct, retrieve
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import WRONG, Command, fail, run_command
 
 COMMANDS: Mapping[str, Command] = types.MappingProxyType(
     {
@@ -29,14 +29,14 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(fail(f'{message}. See {self.prog} --help.', 2))
+        self.exit(fail(f'{message}. See {self.prog} --help.', WRONG))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what the flags say; returns the exit code."""
+    """Does what the flags say; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(prog='diffmavil', description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         command.add_flags(sub)
     flags = parser.parse_args(argv)
-    return COMMANDS[flags.command].run(flags)
+    return run_command(COMMANDS[flags.command], flags)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """The `diffmavil` command: its help, its errors, and a dataset from end to end."""
 
+import argparse
+import atexit
 import json
 import pathlib
 import subprocess
@@ -8,6 +10,9 @@ import sys
 import pytest
 
 from diffmavil_jax import cli
+from diffmavil_jax.commands.command import Command, run_command
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data.clip import DataError
 
 DATA = pathlib.Path(__file__).parent / 'data'
 
@@ -58,6 +63,24 @@ def test_help_loads_nothing_heavy():
         'sys.exit(f"loads {heavy}" if heavy else 0)'
     )
     subprocess.run([sys.executable, '-c', code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'line'),
+    [
+        (ConfigError('config.x = 1:\n  must be 2'), 2, 'error: config.x = 1: must be 2\n'),
+        (DataError('a  b.mp4 is empty'), 2, 'error: a  b.mp4 is empty\n'),
+        (KeyboardInterrupt(), 130, 'error: stopped; it goes on\n'),
+    ],
+)
+def test_a_command_that_raises_ends_with_one_line_and_an_exit_code(capsys, monkeypatch, error, code, line):
+    def run(flags):
+        raise error
+
+    monkeypatch.setattr(atexit, 'register', lambda *_: None)
+    command = Command('', lambda parser: None, run, when_stopped='stopped; it goes on')
+    assert run_command(command, argparse.Namespace()) == code
+    assert capsys.readouterr().err == line
 
 
 class TestWithBeam:

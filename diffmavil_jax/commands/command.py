@@ -1,26 +1,81 @@
-"""What the sub-commands of `diffmavil` have in common.
+"""What all commands have in common: how they are described, how they fail and how they end.
 
-What a command needs is imported by its functions: `diffmavil --help` costs milliseconds.
+Commands import what they need inside functions, so that `diffmavil --help` costs milliseconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
+
+# Exit codes besides 0.
+FAILED, WRONG, STOPPED = 1, 2, 130
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A sub-command: what it is for, its flags, and what it does; `run` returns the exit code."""
+    """A sub-command of `diffmavil`.
+
+    Attributes:
+        about: what it is for, in one sentence.
+        add_flags: adds its flags to a parser.
+        run: does what the flags say; returns the exit code. What `user_errors` lists is caught by others.
+        when_stopped: what it says after Ctrl-C.
+    """
 
     about: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    when_stopped: str = 'stopped'
+
+
+def run_command(command: Command, flags: argparse.Namespace) -> int:
+    """Runs a command. A wrong input and Ctrl-C become one line and an exit code."""
+    try:
+        return command.run(flags)
+    except user_errors() as error:
+        return fail(str(error), WRONG)
+    except KeyboardInterrupt:
+        if 'jax' in sys.modules:
+            # The interpreter's own end crashes now and then where a computation was interrupted.
+            atexit.register(leave, STOPPED)
+        return fail(command.when_stopped, STOPPED)
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """The errors that a user can mend: a wrong config, flag, file or dataset."""
+    from diffmavil_jax.config.tree import ConfigError
+    from diffmavil_jax.data.clip import DataError
+
+    return ConfigError, DataError
 
 
 def fail(message: str, code: int) -> int:
-    """Says what is wrong in one line; returns the exit code."""
-    print(f'error: {" ".join(message.split())}', file=sys.stderr)
+    """Says on standard error what is wrong, in one line; returns the exit code."""
+    line = ' '.join(filter(None, map(str.strip, message.splitlines())))
+    print(f'error: {line}', file=sys.stderr)
     return code
+
+
+def say(text: str) -> None:
+    """Prints a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once: no thread is waited for, and no exit handler runs."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def hide_warnings() -> None:
+    """Hides the warnings of Orbax, which are about what is not needed here."""
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)

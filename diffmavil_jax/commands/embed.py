@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import FAILED, Command, fail, hide_warnings
+from diffmavil_jax.commands.progress import ProgressLine
 
 if TYPE_CHECKING:
     from diffmavil_jax.inference.embed import Progress
-    from diffmavil_jax.training.progress import ProgressPrinter
-
-# Between progress lines, on a terminal and elsewhere.
-_QUICK_S, _SLOW_S = 0.2, 10.0
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,42 +32,42 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from absl import logging
-
-    from diffmavil_jax.config.tree import ConfigError
-    from diffmavil_jax.data.clip import DataError
     from diffmavil_jax.inference.embed import load
     from diffmavil_jax.inference.features import check_output
-    from diffmavil_jax.training.progress import ProgressPrinter
 
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not need
-    try:
-        check_output(flags.output)
-        files = _files(flags.inputs)
-        printer = ProgressPrinter(sys.stderr)
-        embeddings = load(flags.model).embed(
-            files,
-            flags.modality,
-            flags.pool,
-            batch_size=flags.batch_size,
-            workers=flags.workers,
-            progress=_show(printer),
-        )
-        printer.end()
-        if len(embeddings):
-            embeddings.save(flags.output)
-    except (ConfigError, DataError) as error:
-        return fail(str(error), 2)
-    except KeyboardInterrupt:
-        # The interpreter's own end crashes now and then where a computation was interrupted.
-        atexit.register(os._exit, 130)
-        return fail('stopped; nothing was written', 130)
+    hide_warnings()
+    check_output(flags.output)
+    files = _files(flags.inputs)
+    line = ProgressLine()
+    embeddings = load(flags.model).embed(
+        files,
+        flags.modality,
+        flags.pool,
+        batch_size=flags.batch_size,
+        workers=flags.workers,
+        progress=lambda progress: _show(progress, line),
+    )
+    line.end()
+    if len(embeddings):
+        embeddings.save(flags.output)
     for refusal in embeddings.refused:
         print(f'refused {refusal.path}: {refusal.reason}', file=sys.stderr)
     if not len(embeddings):
-        return fail(f'nothing could be used of {len(files):,} files, and nothing was written', 1)
+        return fail(f'nothing could be used of {len(files):,} files, and nothing was written', FAILED)
     print(f'{flags.output}: {len(embeddings):,} windows of {len(files):,} files')
-    return 1 if embeddings.refused else 0
+    return FAILED if embeddings.refused else 0
+
+
+def _show(progress: Progress, line: ProgressLine) -> None:
+    refused = f'  {progress.refused:,} refused' if progress.refused else ''
+    line.show(
+        progress.files,
+        progress.total_files,
+        lambda seconds: (
+            f'{progress.files:,}/{progress.total_files:,} files  {progress.windows:,} windows{refused}  '
+            f'{progress.windows / seconds:,.1f} windows/s'
+        ),
+    )
 
 
 def _files(inputs: Sequence[str]) -> list[str]:
@@ -94,26 +89,9 @@ def _files(inputs: Sequence[str]) -> list[str]:
     return files
 
 
-def _show(printer: ProgressPrinter) -> Callable[[Progress], None]:
-    """Shows progress now and then, and the end."""
-    started = time.monotonic()
-    every_s = _QUICK_S if sys.stderr.isatty() else _SLOW_S
-    shown = started
-
-    def show(progress: Progress) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown < every_s and progress.files < progress.total_files:
-            return
-        shown = now
-        refused = f'  {progress.refused:,} refused' if progress.refused else ''
-        printer.write(
-            f'{100 * progress.files // progress.total_files:4d} %  '
-            f'{progress.files:,}/{progress.total_files:,} files  {progress.windows:,} windows{refused}  '
-            f'{progress.windows / (now - started):,.1f} windows/s'
-        )
-
-    return show
-
-
-COMMAND = Command('Writes features of sounds and films, from a pretrained network.', _add_flags, _run)
+COMMAND = Command(
+    'Writes features of sounds and films, from a pretrained network.',
+    _add_flags,
+    _run,
+    when_stopped='stopped; nothing was written',
+)

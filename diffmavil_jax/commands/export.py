@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +22,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.interop.exporting import export
 
-    try:
-        card = export(flags.run, flags.output, flags.format, licence=flags.licence, overwrite=flags.overwrite)
-    except ConfigError as error:
-        return fail(str(error), 2)
+    card = export(flags.run, flags.output, flags.format, licence=flags.licence, overwrite=flags.overwrite)
     print(f'{flags.output}: {", ".join(card["parts"])}; {card["parameters"]:,} parameters.')
     for remark in card['remarks']:
         print(remark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import WRONG, Command, fail
 from diffmavil_jax.config.clips import FRONT_ENDS
 from diffmavil_jax.interop.layouts import LAYOUTS
 
@@ -27,18 +27,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.interop.importing import Options, import_weights
 
     modalities = {None: None, 'both': ('audio', 'video')}.get(flags.encoder, (flags.encoder,))
     there = LAYOUTS[flags.layout].encoders
     if modalities is not None and not set(modalities) <= set(there):
-        return fail(f'--encoder={flags.encoder}: --layout={flags.layout} has {" and ".join(there)} only.', 2)
+        has = ' and '.join(there)
+        return fail(f'--encoder={flags.encoder}: --layout={flags.layout} has {has} only.', WRONG)
     options = Options(modalities, flags.front_end, flags.frames, flags.patch_frames, flags.licence)
-    try:
-        card = import_weights(flags.layout, flags.file, flags.output, options, overwrite=flags.overwrite)
-    except ConfigError as error:
-        return fail(str(error), 2)
+    card = import_weights(flags.layout, flags.file, flags.output, options, overwrite=flags.overwrite)
     size, source = card['size'], card['source']
     print(
         f'{flags.output}: {", ".join(card["parts"])}; {size["name"]}, {size["width"]} wide, {size["depth"]} '

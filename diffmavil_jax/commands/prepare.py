@@ -6,9 +6,13 @@ import argparse
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import WRONG, Command, fail
 from diffmavil_jax.config.clips import split_list
+
+if TYPE_CHECKING:
+    from diffmavil_jax.data.prepare.run import Prepared
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,65 +61,64 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _run(flags: argparse.Namespace) -> int:
     from etils import epath
 
-    from diffmavil_jax.data.clip import DataError
     from diffmavil_jax.data.listings.registry import SOURCES
     from diffmavil_jax.data.listings.row import Request
     from diffmavil_jax.data.prepare.settings import Settings
 
-    logging.disable(logging.WARNING)  # Beam's, on what of Google's it does not find
+    logging.disable(logging.WARNING)  # Beam warns of packages of Google's that it does not find
     try:
         from diffmavil_jax.data.prepare.builder import Runner
         from diffmavil_jax.data.prepare.run import prepare
     except ModuleNotFoundError as error:
         if (error.name or '').partition('.')[0] != 'apache_beam':
             raise
-        return fail("prepare needs Apache Beam: pip install -e '.[build]'", 2)
+        return fail("prepare needs Apache Beam: pip install -e '.[build]'", WRONG)
     finally:
         logging.disable(logging.NOTSET)
-    from diffmavil_jax.report import prepare_page
 
     source = SOURCES[flags.source]
-    try:
-        prepared = prepare(
-            flags.source,
-            Request(
-                input=epath.Path(_absolute(flags.input)),
-                labels=epath.Path(flags.labels) if flags.labels else None,
-                tables=tuple(map(epath.Path, split_list(flags.csv))),
-                eval_fraction=flags.eval_fraction,
-                folder_labels=flags.folder_labels,
-            ),
-            Settings(
-                modalities=split_list(flags.modalities) if flags.modalities else source.modalities,
-                seconds=_seconds(flags.seconds) if flags.seconds else source.seconds,
-                frames=flags.frames,
-                frame_size=flags.frame_size,
-                jpeg_quality=flags.jpeg_quality,
-                keep=split_list(flags.keep),
-                shard_clips=flags.shard_clips,
-            ),
-            output=epath.Path(_absolute(flags.output)),
-            name=flags.name or flags.source,
-            runner=Runner(flags.runner, flags.workers or os.cpu_count() or 1, flags.beam_flags),
-            overwrite=flags.overwrite,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-    except DataError as error:
-        return fail(str(error), 2)
-    except KeyboardInterrupt:
-        return fail('stopped; the same command goes on where it was', 130)
+    prepared = prepare(
+        flags.source,
+        Request(
+            input=epath.Path(_absolute(flags.input)),
+            labels=epath.Path(flags.labels) if flags.labels else None,
+            tables=tuple(map(epath.Path, split_list(flags.csv))),
+            eval_fraction=flags.eval_fraction,
+            folder_labels=flags.folder_labels,
+        ),
+        Settings(
+            modalities=split_list(flags.modalities) if flags.modalities else source.modalities,
+            seconds=_seconds(flags.seconds) if flags.seconds else source.seconds,
+            frames=flags.frames,
+            frame_size=flags.frame_size,
+            jpeg_quality=flags.jpeg_quality,
+            keep=split_list(flags.keep),
+            shard_clips=flags.shard_clips,
+        ),
+        output=epath.Path(_absolute(flags.output)),
+        name=flags.name or flags.source,
+        runner=Runner(flags.runner, flags.workers or os.cpu_count() or 1, flags.beam_flags),
+        overwrite=flags.overwrite,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    _print_report(prepared)
+    return 0
+
+
+def _print_report(prepared: Prepared) -> None:
+    """Writes the page beside the dataset, and prints what was written and refused."""
+    from diffmavil_jax.report import prepare_page
+
     page = prepared.folder / 'prepare_report.html'
     page.write_text(prepare_page.render(prepared.report))
     report = prepared.report
     was_there = 'was there already, ' if prepared.was_there else ''
-    print(
-        f'{prepared.folder}: {was_there}{report["written"]:,} of {report["listed"]:,} clips. Report: {page}'
-    )
+    clips = f'{report["written"]:,} of {report["listed"]:,} clips'
+    print(f'{prepared.folder}: {was_there}{clips}. Report: {page}')
     for reason, count in report['refused'].items():
         print(f'  refused {count:,}: {reason}')
     for warning in report['warnings']:
         print(f'  warning: {warning}')
-    return 0
 
 
 def _absolute(path: str) -> str:
@@ -134,4 +137,9 @@ def _seconds(text: str) -> float | None:
         raise DataError(f'--seconds={text}: must be from 0.2 to 3600, or all.') from None
 
 
-COMMAND = Command('Makes a dataset of media files, to train on.', _add_flags, _run)
+COMMAND = Command(
+    'Makes a dataset of media files, to train on.',
+    _add_flags,
+    _run,
+    when_stopped='stopped; the same command goes on where it was',
+)

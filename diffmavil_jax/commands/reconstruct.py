@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import FAILED, Command, hide_warnings, say
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,30 +29,22 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from absl import logging
-
-    from diffmavil_jax.config.tree import ConfigError
     from diffmavil_jax.data.clip import Refusal
     from diffmavil_jax.inference.reconstruct import Options
     from diffmavil_jax.inference.reconstruction_files import reconstruct
 
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what it does not need
+    hide_warnings()
     options = Options(flags.mask_ratio, flags.drop, flags.steps, flags.sampler, flags.eta, flags.seed)
     refused = 0
-    try:
-        for result in reconstruct(
-            flags.files, flags.run, flags.output, options, start_s=flags.start_s, video=flags.video
-        ):
-            if isinstance(result, Refusal):
-                refused += 1
-                print(f'refused {result.path}: {result.reason}', file=sys.stderr)
-            else:
-                print(f'{result.path}: {" ".join(map(str, result.files))}', flush=True)
-    except ConfigError as error:
-        return fail(str(error), 2)
-    except KeyboardInterrupt:
-        return fail('stopped', 130)
-    return 1 if refused else 0
+    for result in reconstruct(
+        flags.files, flags.run, flags.output, options, start_s=flags.start_s, video=flags.video
+    ):
+        if isinstance(result, Refusal):
+            refused += 1
+            print(f'refused {result.path}: {result.reason}', file=sys.stderr)
+        else:
+            say(f'{result.path}: {" ".join(map(str, result.files))}')
+    return FAILED if refused else 0
 
 
 COMMAND = Command('Fills in the hidden part of clips: pictures, films and sounds.', _add_flags, _run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffmavil_jax.commands.command import Command, fail
+from diffmavil_jax.commands.command import Command
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +17,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.config.tree import ConfigError
-    from diffmavil_jax.data.clip import DataError
     from diffmavil_jax.inference.retrieve import retrieve
 
-    try:
-        result = retrieve(
-            flags.run, flags.data, flags.split, clips_per_class=flags.clips_per_class, seed=flags.seed
-        )
-    except (ConfigError, DataError) as error:
-        return fail(str(error), 2)
+    result = retrieve(
+        flags.run, flags.data, flags.split, clips_per_class=flags.clips_per_class, seed=flags.seed
+    )
     for name, title in (('a2v', 'sound to picture'), ('v2a', 'picture to sound'), ('chance', 'chance')):
         scores = result[name]
         recalls = '  '.join(f'R@{k} {100 * scores[f"recall_at_{k}"]:5.1f} %' for k in (1, 5, 10))
