@@ -1,12 +1,12 @@
-"""Reconstruction error per frequency band: are details learned, or only blurs?
+"""Reconstruction error per frequency band, which tells details from blurs.
 
-DiffMAViL's motivation is that diffusion strengthens high-frequency features. Each
-masked patch and its error pass an orthonormal two-dimensional DCT-II, which keeps
-energies (Parseval), and the coefficients fall into two bands by radial frequency.
+DiffMAViL's motivation is that diffusion strengthens high-frequency features. An
+orthonormal two-dimensional DCT-II, which keeps energies (Parseval), is taken of each
+masked patch and of its error. The coefficients fall into two bands by radial frequency.
 Audio: the axes are time and mel, so the frequencies are modulations of the
-spectrogram. Video: the axes are height and width, each frame and channel by itself.
+spectrogram. Video: the axes are height and width of each frame and channel.
 
-The transform sees one patch, so the lowest band holds all that is slower than a patch.
+The transform sees one patch at a time, so all that is slower than a patch is in the low band.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CUTOFF = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class BandEnergies:
-    """Sums over patches; add those of batches, then ask for the ratios.
+    """Sums over patches. Add those of all batches before taking ratios.
 
     Attributes:
         error: squared error, for each of BANDS.
@@ -49,17 +49,16 @@ class BandEnergies:
         )
 
     def relative_error(self) -> dict[str, float]:
-        """Error energy over target energy per band: 0 is perfect, 1 is the mean predictor's.
+        """Error energy over target energy of each band: 0 is perfect, 1 is as good as the mean predictor.
 
-        The mean predictor says one number for each channel, its mean over all targets
-        added up here. So the low band's target energy is taken about that mean: taken
-        about zero it would grow with any offset of the front end, and guessing the
-        offset alone would look like a reconstruction. The mean has no energy in the
-        high band. A band without target energy is NaN.
+        The mean predictor predicts one number for each channel, the mean over all targets. So
+        the target energy of the low band is taken about that mean. About zero, it would grow with
+        any offset of the front end, and guessing the offset alone would look like a
+        reconstruction. The mean has no energy in the high band. A band without target energy is NaN.
         """
         energy = self.target - [float(np.sum(self.dc**2)) / self.num_dc, 0.0]
-        # A constant target leaves rounding errors, not zero: of float32 squares where the
-        # mean was subtracted, of float32 coefficients in the high band.
+        # A constant target leaves rounding errors in place of zero: those of float32 squares in the
+        # low band, where the mean was subtracted, and of float32 coefficients in the high band.
         defined = energy > np.array([1e-6, 1e-12]) * np.sum(self.target)
         ratio = np.divide(self.error, energy, out=np.full(2, np.nan), where=defined)
         return {band: float(r) for band, r in zip(BANDS, ratio, strict=True)}
@@ -84,15 +83,18 @@ def band_energies(
     prediction: Float[np.ndarray, '*n p'],
     shape: tuple[int, int, int, int],
 ) -> BandEnergies:
-    """Bands of patches, whatever their modality.
+    """Bands of patches of any modality.
 
     Args:
-        target: flattened patches; hand in the masked ones only.
+        target: flattened patches; only the masked ones should be given.
         prediction: the same patches, reconstructed, in the same units.
         shape: how p unfolds: (frame, row, column, channel). Rows and columns are transformed.
 
+    Returns:
+        The sums. Values that are not finite make them NaN.
+
     Raises:
-        ValueError: where shapes don't fit. Values that are not finite make the result NaN.
+        ValueError: the shapes do not fit.
     """
     if target.shape != prediction.shape or target.shape[-1] != np.prod(shape):
         shapes = f'target {target.shape} and prediction {prediction.shape}'

@@ -1,4 +1,4 @@
-"""How well a classifier does on all clips of a source."""
+"""A classifier's predictions for all clips of a source, and its scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Predict = Callable[[Any, Batch], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What the classifier said of each clip, and what is right."""
+    """The predictions of a classifier, and the truth."""
 
     probabilities: Float[np.ndarray, 'n c']
     targets: Float[np.ndarray, 'n c']
@@ -29,20 +29,20 @@ class Answers:
 
     @property
     def labels(self) -> Int[np.ndarray, ' n']:
-        """The class of each clip, where there is one for each."""
+        """The class of each clip, if every clip has one."""
         return self.targets.argmax(axis=1)
 
     def scores(self) -> dict[str, float]:
-        """By name; see `metrics`."""
+        """The scores by name; see `metrics`."""
         return self._metric(self.probabilities, self.targets)
 
     def intervals(self) -> dict[str, metrics.Interval]:
-        """The same with 95 % bootstrap intervals over the clips."""
+        """The scores with 95 % bootstrap intervals over the clips."""
         resamples = _MULTI_LABEL_RESAMPLES if self.multi_label else _RESAMPLES
         return metrics.bootstrap(self._metric, self.probabilities, self.targets, resamples=resamples)
 
     def by_class(self) -> Float[np.ndarray, ' c']:
-        """Of each class its average precision or, with one class a clip, its recall."""
+        """The average precision of each class or, with one class a clip, its recall."""
         score = metrics.average_precision if self.multi_label else metrics.recall
         return score(self.probabilities, self.targets)
 
@@ -52,16 +52,16 @@ class Answers:
 
 
 class ClassifierSuite:
-    """Asks a classifier about whole clips, one crop of each."""
+    """Runs a classifier on whole clips, one crop of each."""
 
     def __init__(self, predict: Predict, source: ClipSource, *, batch_size: int, threads: int) -> None:
-        """Keeps what is needed to ask.
+        """Keeps the classifier and the clips.
 
         Args:
             predict: gives the probabilities [b c] of a batch, for some parameters.
-            source: of clips with a `target`.
-            batch_size: clips asked about at once.
-            threads: that read.
+            source: clips with a `target`.
+            batch_size: number of clips in a batch.
+            threads: number of threads that read clips.
         """
         self._predict, self.source = predict, source
         self._options = {'batch_size': batch_size, 'threads': threads}
@@ -70,11 +70,11 @@ class ClassifierSuite:
         return self.answers(params).scores()
 
     def answers(self, params: Any) -> Answers:
-        """For all clips of the source."""
-        functions = {'asked': lambda batch: self._ask(params, batch)}
-        said = extract(functions, self.source, range(len(self.source)), **self._options)['asked']
-        return Answers(said['probabilities'], said['targets'], self.source.multi_label)
+        """The predictions for all clips of the source."""
+        functions = {'all': lambda batch: self._predictions(params, batch)}
+        rows = extract(functions, self.source, range(len(self.source)), **self._options)['all']
+        return Answers(rows['probabilities'], rows['targets'], self.source.multi_label)
 
-    def _ask(self, params: Any, batch: Batch) -> dict[str, Any]:
+    def _predictions(self, params: Any, batch: Batch) -> dict[str, Any]:
         inputs = {name: array for name, array in batch.items() if name != 'target'}
         return {'probabilities': self._predict(params, inputs), 'targets': batch['target']}

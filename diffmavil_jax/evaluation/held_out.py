@@ -1,4 +1,4 @@
-"""What a pretrained network makes of held-out clips, gathered in NumPy."""
+"""Features and reconstructions of held-out clips by a pretrained network, gathered in NumPy."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def spread(length: int, count: int) -> list[int]:
 def batches(
     source: ClipSource, indices: Sequence[int], batch_size: int, threads: int
 ) -> Iterator[tuple[Batch, list[Clip]]]:
-    """Batches of one size, the last one filled up by repeating its last clip, and their real clips.
+    """Batches of one size, and the clips that each has.
 
-    The clips of the next batch are read while this one is looked at.
+    The last batch is filled up by repeating its last clip. The next batch is read while one is in use.
     """
     with ThreadPoolExecutor(threads) as pool:
 
@@ -58,13 +58,20 @@ class Network:
     def __init__(
         self, config: Config, objective: PretrainingObjective, counts: Mapping[str, TokenCounts]
     ) -> None:
-        """Args: `counts` are the visible and decoded tokens at the evaluation's mask ratio."""
+        """Makes the functions, which compile when they are first called.
+
+        Args:
+            config: the run.
+            objective: its network and masks.
+            counts: visible and decoded tokens of each modality, at the evaluation's mask ratio.
+        """
         self.config = config
         self._objective = objective
         self.predicts_patches = objective.predicts_patches
         self._counts = counts
-        # From pure noise, a diffusion model knows no more than a mask token tells: comparable figures.
-        # What eps implies for x_0 is not defined there, so such a model starts from a little signal.
+        # A diffusion model starts from pure noise, which tells it no more than a mask token: so all
+        # models are comparable. There a predicted eps implies no x_0, so a model that predicts eps
+        # starts with a little signal.
         last = config.diffusion.timesteps - 1
         self.timestep = last // 4 if config.diffusion.target == 'eps' else last
         self._spectrogram = jax.jit(lambda w: spectrogram(w, config.audio, config.data.sample_rate))
@@ -76,7 +83,7 @@ class Network:
         return self._spectrogram(waveform)
 
     def raw(self, batch: Batch) -> dict[str, Any]:
-        """What a network is given: `audio`, the normalised log-mel [b t f], and `video`, the pixels."""
+        """The inputs of a network: `audio`, the normalised log-mel [b t f], and `video`, the pixels."""
         return {'audio': self._spectrogram(batch['waveform']), 'video': batch['frames']}
 
     def _features(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -93,7 +100,7 @@ class Network:
         target = {m: take_tokens(patches[m], views[m].decoded) for m in MODALITIES}
         prediction = {m: self._objective.predicted_x0(outputs.predictions[m], views[m]) for m in MODALITIES}
         if self.config.loss.normalize_targets:
-            # Each patch's own mean and scale come back from the target, as in MAE's pictures.
+            # The target gives each patch its mean and scale back, as in the pictures of MAE.
             prediction = {m: denormalize_patches(prediction[m], target[m]) for m in MODALITIES}
         return {'views': views, 'target': target, 'prediction': prediction}
 
@@ -106,9 +113,10 @@ def extract(
     batch_size: int,
     threads: int,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What each named function says of each clip: name -> its keys -> arrays of one row a clip.
+    """Calls each function with every clip, in batches. A clip is read once for all functions.
 
-    Every clip is made once, however many functions look at it.
+    Returns:
+        For each function's name and each key of its result, an array with one row a clip.
     """
     rows: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in functions}
     for batch, clips in batches(source, indices, batch_size, threads):
@@ -129,7 +137,7 @@ def band_energies(
     batch_size: int,
     threads: int,
 ) -> dict[str, BandEnergies]:
-    """Error and target energy of the masked patches, for audio and video, low and high frequencies."""
+    """Energies of the error and of the target of masked patches, for audio and video."""
     config = network.config
     total: dict[str, BandEnergies] = {}
     for batch, clips in batches(source, indices, batch_size, threads):

@@ -1,7 +1,7 @@
 """Scores of classification, with bootstrap intervals.
 
 Letters: n clips, c classes. `targets` is 1 for each class of a clip. A class without a clip has
-no score (NaN) and is left out of means.
+the score NaN and is left out of means.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Targets = Num[np.ndarray, 'n c']
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A score of all clips, and where it lies for 95 % of the bootstrap's resamples."""
+    """A score of all clips, and the range that holds 95 % of its bootstrap resamples."""
 
     value: float
     low: float
@@ -27,7 +27,7 @@ class Interval:
 
 
 def hits(scores: Scores, targets: Targets, k: int) -> Float[np.ndarray, ' n']:
-    """1 for each clip that has a class among its k highest scores, where ties count against it."""
+    """1 for each clip with one of its classes among its k highest scores; a tie counts against it."""
     best = np.where(targets > 0, scores, -np.inf).max(axis=1, keepdims=True)
     others = ((scores >= best) & (targets == 0)).sum(axis=1)
     return (others < k).astype(np.float64)
@@ -55,12 +55,12 @@ def area_under_curve(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c'
 
 
 def d_prime(area: float) -> float:
-    """The distance of two normal distributions of variance 1 with that area under the ROC curve."""
+    """The distance of two normal distributions of variance 1 with this area under the ROC curve."""
     return float(np.sqrt(2) * scipy.stats.norm.ppf(area))
 
 
 def recall(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c']:
-    """Of each class: the share of its clips whose highest score it is; a tie is no hit."""
+    """For each class, the share of its clips whose highest score it is; a tie is no hit."""
     clips = _clips(targets)
     found = (hits(scores, targets, 1)[:, None] * (targets > 0)).sum(axis=0)
     return np.divide(found, clips, out=np.full(len(clips), np.nan), where=clips > 0)
@@ -74,7 +74,7 @@ def confusion(scores: Scores, labels: Int[np.ndarray, ' n']) -> Int[np.ndarray, 
 
 
 def single_label_scores(scores: Scores, targets: Targets) -> dict[str, float]:
-    """`top1`, `top5` (with more than five classes) and `mean_recall`, which weighs classes equally."""
+    """`top1`, `top5` (with more than five classes) and `mean_recall`, in which all classes weigh the same."""
     result = {'top1': float(hits(scores, targets, 1).mean())}
     if scores.shape[1] > 5:
         result['top5'] = float(hits(scores, targets, 5).mean())
@@ -82,7 +82,7 @@ def single_label_scores(scores: Scores, targets: Targets) -> dict[str, float]:
 
 
 def multi_label_scores(scores: Scores, targets: Targets) -> dict[str, float]:
-    """`map`, `auc` and `d_prime`: means over the classes, the last of the mean area."""
+    """`map` and `auc`, which are means over the classes, and the `d_prime` of that mean area."""
     area = float(np.nanmean(area_under_curve(scores, targets)))
     precision = float(np.nanmean(average_precision(scores, targets)))
     return {'map': precision, 'auc': area, 'd_prime': d_prime(area)}

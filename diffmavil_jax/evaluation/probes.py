@@ -1,8 +1,8 @@
-"""What frozen features hold: closed-form linear probes, nearest neighbours, raw baselines.
+"""Probes of frozen features: linear ones in closed form, and nearest neighbours.
 
-No probe is trained by gradient descent, so none has a learning rate to be tuned, and
-the same features give the same number. Whatever a probe chooses (the scale of the
-features, the ridge's strength) it chooses on the train clips alone.
+No probe is trained by gradient descent. So there is no learning rate to tune, and the
+same features give the same number. The scale of the features and the strength of the
+ridge are chosen on the train clips alone.
 
 Letters: n train clips, m held-out clips, d feature width, k target dimensions.
 """
@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from diffmavil_jax.evaluation import retrieval
 
-# Ridge strengths tried, per train clip: on standardised features the mean eigenvalue of
-# X^T X / n is 1, so this runs from next to none to a constant prediction.
+# Ridge strengths that are tried, per train clip. On standardised features the mean eigenvalue of
+# X^T X / n is 1, so they range from nearly no penalty to a constant prediction.
 LAMBDAS = np.logspace(-6, 3, 19)
 
-# A feature that varies less than float32 resolves is constant; scaling would blow up noise.
+# A feature that varies less than float32 resolves counts as constant; scaling would amplify its noise.
 CONSTANT = 1e-6
 
 KNN_NEIGHBOURS = 20
@@ -32,9 +32,9 @@ Factors = Mapping[str, Num[np.ndarray, ' n'] | Float[np.ndarray, 'n k']]
 class RidgeProbe:
     """Ridge regression from one set of train features to any number of targets.
 
-    One singular value decomposition serves every strength and every target, which is
-    why this isn't scikit-learn's RidgeCV: that one repeats it for each factor. Features
-    are standardised with the train clips' mean and deviation; the bias is not penalised.
+    One singular value decomposition serves every strength and every target. scikit-learn's
+    RidgeCV would repeat it for each factor. Features are standardised with the mean and the
+    deviation of the train clips; the bias is not penalised.
     """
 
     def __init__(self, features: Float[np.ndarray, 'n d']) -> None:
@@ -47,7 +47,7 @@ class RidgeProbe:
         self._u, self._s, self._v = u[:, kept], s[kept], vt[kept].T
 
     def leave_one_out(self, targets: Float[np.ndarray, 'n k']) -> Float[np.ndarray, 'n k']:
-        """What `predict` says of each train clip when all others are fitted (at the same strength)."""
+        """The prediction for each train clip after fitting all others, at the strength of `predict`."""
         targets = _finite(targets, 'train targets')
         centred = targets - targets.mean(axis=0)
         projected = self._u.T @ centred
@@ -60,8 +60,8 @@ class RidgeProbe:
     ) -> Float[np.ndarray, 'm k']:
         """Fits the train targets and predicts those of other clips.
 
-        The strength is the one of LAMBDAS with the smallest leave-one-out squared error
-        on the train clips, one for all k targets.
+        The strength, one for all k targets, is that of LAMBDAS with the smallest leave-one-out
+        squared error on the train clips.
         """
         targets = _finite(targets, 'train targets')
         mean = targets.mean(axis=0)
@@ -85,7 +85,7 @@ class RidgeProbe:
         """Residuals, and 1 - H_ii."""
         shrunk = strength / (self._s**2 + strength)
         squared = self._u**2
-        # 1 - H_ii as a sum of what is left over: 1 minus nearly 1 would lose its digits at d > n.
+        # 1 - H_ii is computed as a sum of remainders: at d > n, 1 minus nearly 1 would lose its digits.
         spare = np.maximum(1 - 1 / len(centred) - squared.sum(axis=1), 0.0)
         residual = centred - self._u @ projected + self._u @ (shrunk[:, None] * projected)
         return residual, np.maximum(spare + squared @ shrunk, np.finfo(np.float64).tiny)
@@ -99,11 +99,11 @@ def linear_probe(
 ) -> float:
     """Held-out accuracy of penalised discriminant analysis (Hastie, Buja and Tibshirani 1995).
 
-    Ridge regression onto one-hot labels, then a normal distribution with one covariance for all
-    classes in the space of what it predicts: still linear, and in closed form. The largest prediction
-    alone would mask a class that lies between others (Hastie et al. 2009, section 4.2). Means and
-    covariance are those of leave-one-out predictions, as held-out clips have them. A class that no
-    train clip has is always missed, and counts.
+    Ridge regression predicts one-hot labels. In the space of its predictions each class is a normal
+    distribution, all with the same covariance: still linear, and in closed form. Taking the largest
+    prediction would mask a class that lies between others (Hastie et al. 2009, section 4.2). Means and
+    covariance are those of leave-one-out predictions, which are like those of held-out clips. A class
+    without train clips is always missed, and counts.
     """
     _check_pairs(train_features, train_labels, eval_features, eval_labels)
     return _accuracy(RidgeProbe(train_features), train_labels, eval_features, eval_labels)
@@ -117,10 +117,10 @@ def ridge_r2(
 ) -> float:
     """Held-out R^2 of ridge regression onto continuous targets.
 
-    For each target 1 - sum (y - prediction)^2 / sum (y - mean y)^2, sums and mean over
-    the HELD-OUT clips, then the plain average over targets. 1 is perfect, 0 is no better
-    than knowing the held-out mean, and it can be negative. Targets that don't vary over
-    the held-out clips are left out of the average; NaN if none varies.
+    R^2 is 1 - sum (y - prediction)^2 / sum (y - mean y)^2 for each target, with sums and
+    mean over the held-out clips, averaged over the targets. 1 is perfect, and 0 is no better
+    than the held-out mean; it can be negative. Targets that do not vary over the held-out
+    clips are left out of the average. NaN if none varies.
     """
     _check_pairs(train_features, train_targets, eval_features, eval_targets)
     return _r2(RidgeProbe(train_features), train_targets, eval_features, eval_targets)
@@ -133,9 +133,9 @@ def knn(
     eval_labels: Int[np.ndarray, ' m'],
     neighbours: int = KNN_NEIGHBOURS,
 ) -> float:
-    """Held-out accuracy of a vote of the nearest train clips by cosine.
+    """Held-out accuracy of a vote of the nearest train clips, by cosine similarity.
 
-    Votes weigh exp(cosine / 0.07) (Wu et al. 2018, section 3.4), from 20 neighbours as
+    A vote weighs exp(cosine / 0.07) (Wu et al. 2018, section 3.4). There are 20 neighbours, as
     in DINO (Caron et al. 2021). Equally near clips are taken in the order of the train
     set, and equal votes go to the lower class.
     """
@@ -143,7 +143,7 @@ def knn(
     classes, votes_for = np.unique(train_labels, return_inverse=True)
     scores = retrieval.cosine(eval_features, train_features)
     near = retrieval.nearest(scores, neighbours)
-    # exp((cosine - 1) / T) is the same vote scaled: no overflow.
+    # exp((cosine - 1) / T) is the same vote on another scale, and cannot overflow.
     weights = np.exp((np.take_along_axis(scores, near, axis=1) - 1) / KNN_TEMPERATURE)
     votes = np.zeros((len(eval_labels), len(classes)))
     np.add.at(votes, (np.arange(len(votes))[:, None], votes_for[near]), weights)
@@ -159,13 +159,13 @@ def decode_factors(
     """How well a linear probe reads each known factor of the clips from their features.
 
     Args:
-        train_features: features the probes are fitted on.
-        train_factors: by name, integers [n] (a class: accuracy, as `linear_probe`) or
-            floats [n] or [n k] (quantities: R^2, as `ridge_r2`). The presence of an
-            impact in each time bin goes in as floats 0 and 1, [n bins], and is scored
-            by R^2 too: unlike average precision, 0 is chance whatever the share of ones.
+        train_features: features that the probes are fitted on.
+        train_factors: by name. Integers [n] are classes, scored by accuracy (`linear_probe`).
+            Floats [n] or [n k] are quantities, scored by R^2 (`ridge_r2`). The presence of an
+            impact in each time bin is given as floats 0 and 1, [n bins], and scored by R^2 as
+            well: unlike average precision, its chance level is 0 whatever the share of ones.
         eval_features: features of held-out clips.
-        eval_factors: their factors, the same names.
+        eval_factors: their factors, under the same names.
 
     Returns:
         Accuracy or R^2 by name, in the order of `train_factors`.
@@ -212,7 +212,7 @@ def _r2(
     eval_features: Float[np.ndarray, 'm d'],
     eval_targets: Float[np.ndarray, 'm k'],
 ) -> float:
-    # Scaled, so that one target's unit doesn't choose the strength for all. R^2 has no unit.
+    # Targets are scaled, or the unit of one would choose the strength for all. R^2 has no unit.
     train_targets = _finite(train_targets, 'train targets')
     mean, scale = moments(train_targets)
     predicted = probe.predict((train_targets - mean) / scale, eval_features)
@@ -226,7 +226,7 @@ def _r2(
 
 
 def moments(x: Float[np.ndarray, 'n d']) -> tuple[Float[np.ndarray, ' d'], Float[np.ndarray, ' d']]:
-    """Mean and standard deviation of each column; 1 in place of the deviation of a constant one."""
+    """Mean and standard deviation of each column. The deviation of a constant column is 1."""
     return x.mean(axis=0), np.where(_is_constant(x), 1.0, x.std(axis=0))
 
 

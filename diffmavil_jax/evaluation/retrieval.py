@@ -1,4 +1,4 @@
-"""Cross-modal retrieval: does clip i's sound find clip i's picture among n candidates?
+"""Cross-modal retrieval: the rank of each clip's own picture, searched by its sound, and the reverse.
 
 Letters: n queries, m targets, d feature width, k matches.
 """
@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 
 RECALL_AT = (1, 5, 10)
 
-# Cosines of float32 features closer than float32's resolution are ties. Without it a
-# collapsed network would be ranked by the rounding of a matrix product.
+# Cosines that differ by less than the resolution of float32 are ties. Otherwise the rounding of a matrix
+# product would rank the features of a collapsed network.
 TIE_TOLERANCE = 1e-7
 
 
@@ -24,11 +24,11 @@ def retrieval(queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'n d
 
     Returns:
         `recall_at_1`, `recall_at_5`, `recall_at_10` (shares in [0, 1]), `median_rank`
-        (1 is best) and `num_candidates`. Beside them belongs `chance(n)`: with ten
-        candidates or fewer `recall_at_10` is 1 whatever the features are.
+        (1 is best) and `num_candidates`. Compare them with `chance(n)`: with ten candidates or
+        fewer, `recall_at_10` is 1 whatever the features are.
 
     Raises:
-        ValueError: for features that are not finite, or of unequal shapes.
+        ValueError: the features are not finite, or their shapes differ.
     """
     return _summary(ranks(queries, targets))
 
@@ -36,23 +36,23 @@ def retrieval(queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'n d
 def ranks(queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'n d']) -> Int[np.ndarray, ' n']:
     """Rank of target i for query i: 1 + the number of other targets that score at least as high.
 
-    A tie therefore counts against the model: constant features give rank n, not 1.
+    So a tie counts against the model: constant features give rank n, not 1.
     """
     if queries.shape != targets.shape:
         raise ValueError(f'queries {queries.shape} and targets {targets.shape} must pair row by row.')
     scores = cosine(queries, targets)
     true = np.diagonal(scores)[:, None]
-    # The true target is among those that reach its own score: it supplies the 1.
+    # The true target reaches its own score too, which adds the 1.
     return np.sum(scores >= true - TIE_TOLERANCE, axis=1)
 
 
 def chance(n: int) -> dict[str, float]:
-    """What `retrieval` gives in expectation for features that know nothing: all ranks equally likely."""
+    """The expected result of `retrieval` for features that know nothing: all ranks are equally likely."""
     return _summary(np.arange(1, n + 1))
 
 
 def cosine(queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'm d']) -> Float[np.ndarray, 'n m']:
-    """Cosine similarities in float64; a row of zeros has similarity 0 to everything."""
+    """Cosine similarities in float64. A row of zeros has similarity 0 to everything."""
     return _unit_rows(queries, 'queries') @ _unit_rows(targets, 'targets').T
 
 

@@ -7,41 +7,35 @@ Names are those of report/summary.json: `retrieval.{a2v,v2a}.{r1,r5,r10,median_r
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import NO_LABEL, ClipSource, Sources
 from diffmavil_jax.evaluation import retrieval
-from diffmavil_jax.evaluation.baselines import PcaBaseline, logmel_statistics
-from diffmavil_jax.evaluation.held_out import FEATURES, Batch, Network, band_energies, extract, spread
-from diffmavil_jax.evaluation.probes import RidgeProbe, decode_factors, knn
+from diffmavil_jax.evaluation.baselines import raw_scores
+from diffmavil_jax.evaluation.held_out import Batch, Network, band_energies, extract, spread
+from diffmavil_jax.evaluation.readout import LABEL, Nested, Truth, named, read_out, retrieve_both_ways
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.plan.buckets import counts_at
 
-Features = Mapping[str, Float[np.ndarray, 'n d']]
-Nested = dict[str, Any]
-
 _MIN_PROBE_CLIPS = 2
-_LABEL = 'label'
-
-
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """What is known of clips: class labels, or None, and generating factors by name."""
-
-    labels: Int[np.ndarray, ' n'] | None
-    factors: dict[str, np.ndarray]
 
 
 class Suite:
     """Evaluates parameters of one network on fixed clips of a training and a held-out source."""
 
     def __init__(self, network: Network, train: ClipSource, held_out: ClipSource) -> None:
+        """Chooses the clips.
+
+        Args:
+            network: the compiled functions.
+            train: clips that probes are fitted on.
+            held_out: clips that everything is measured on.
+        """
         config = network.config
         self.network, self._train, self._held_out = network, train, held_out
         self._options = {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
@@ -51,7 +45,7 @@ class Suite:
         self._probe_eval = spread(len(held_out), config.evaluation.probe_eval_clips)
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """Retrieval and reconstruction, flat names: `retrieval/a2v/r10`, `reconstruction/audio/high`."""
+        """Retrieval and reconstruction under flat names: `retrieval/a2v/r10`, `reconstruction/audio/high`."""
         return flatten(self.retrieval(params) | self.reconstruction(params))
 
     def features(self, params: Any, indices: Sequence[int]) -> dict[str, Float[np.ndarray, 'n d']]:
@@ -60,12 +54,12 @@ class Suite:
 
     def retrieval(self, params: Any) -> Nested:
         """Which sound belongs to which picture, among held-out clips, by uni-modal features."""
-        return _retrieval(self.features(params, self.retrieval_clips))
+        return retrieve_both_ways(self.features(params, self.retrieval_clips))
 
     def reconstruction(self, params: Any) -> Nested:
         """Error energy over target energy of masked patches, by frequency; the mean predictor has 1.
 
-        Nothing of a network that predicts no patches.
+        Empty for a network that predicts no patches.
         """
         if not self.network.predicts_patches:
             return {}
@@ -75,9 +69,9 @@ class Suite:
         return {'reconstruction': {modality: e.relative_error() for modality, e in energies.items()}}
 
     def full(self, trained: Any, untrained: Any) -> Nested:
-        """Everything for the trained network, and the same under `untrained` and `raw`, and `chance`."""
+        """Everything for the trained network, and to compare with it `untrained`, `raw` and `chance`."""
         results = self._measured({'trained': trained, 'untrained': untrained}, raw=True)
-        chance = _named(retrieval.chance(len(self.retrieval_clips)))
+        chance = named(retrieval.chance(len(self.retrieval_clips)))
         return {
             **results['trained'],
             'untrained': results['untrained'],
@@ -90,7 +84,7 @@ class Suite:
         return self._measured({'only': params}, raw=False)['only']
 
     def _measured(self, networks: Mapping[str, Any], *, raw: bool) -> dict[str, Nested]:
-        """By name of the network; `raw` as well, where it is asked for and there are clips to fit on."""
+        """Everything by the name of the network, and `raw` where there are clips to fit its probes on."""
         results: dict[str, Nested] = {
             name: self.retrieval(params) | self.reconstruction(params) for name, params in networks.items()
         }
@@ -104,9 +98,10 @@ class Suite:
         train_truth = self._truth(self._train, self._probe_train)
         test_truth = self._truth(self._held_out, self._probe_eval)
         for name in networks:
-            results[name] |= _decode(train[name], train_truth, test[name], test_truth)
+            results[name] |= read_out(train[name], train_truth, test[name], test_truth)
         if raw:
-            results['raw'] = self._raw(train['raw'], train_truth, test['raw'], test_truth)
+            count = len(self.retrieval_clips)
+            results['raw'] = raw_scores(train['raw'], train_truth, test['raw'], test_truth, count)
         return results
 
     def _features(self, params: Any) -> Callable[[Batch], dict[str, Any]]:
@@ -120,48 +115,17 @@ class Suite:
     ) -> dict[str, dict[str, np.ndarray]]:
         return extract(functions, source, indices, **self._options)
 
-    def _raw(
-        self,
-        train: Mapping[str, np.ndarray],
-        train_truth: Truth,
-        test: Mapping[str, np.ndarray],
-        test_truth: Truth,
-    ) -> Nested:
-        """The best of two descriptions without learning, for each number; both are listed as well.
-
-        `pca`: principal components of pixels and of log-mel. `statistics`: mean and standard
-        deviation of log-mel over time, with the components of pixels. Retrieval goes through
-        a linear map between the components of sound and picture, fitted on training clips.
-        """
-        pca = {name: PcaBaseline.fit(train[name]) for name in ('audio', 'video')}
-        descriptions = {}
-        for part, inputs in (('train', train), ('test', test)):
-            video = pca['video'].transform(inputs['video'])
-            for kind, audio in (
-                ('pca', pca['audio'].transform(inputs['audio'])),
-                ('statistics', logmel_statistics(inputs['audio'])),
-            ):
-                fused = np.concatenate([audio, video], axis=1)
-                descriptions[kind, part] = {'audio': audio, 'video': video, 'fused': fused}
-        kinds = {
-            kind: _decode(descriptions[kind, 'train'], train_truth, descriptions[kind, 'test'], test_truth)
-            for kind in ('pca', 'statistics')
-        }
-        count = len(self.retrieval_clips)
-        mapped = _linear_retrieval(descriptions['pca', 'train'], descriptions['pca', 'test'], count)
-        return mapped | _best(kinds['pca'], kinds['statistics']) | kinds
-
     def _truth(self, source: ClipSource, indices: Sequence[int]) -> Truth:
         rows = [source.factors(i) for i in indices]
         factors = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
-        labels = factors.pop(_LABEL, None)
+        labels = factors.pop(LABEL, None)
         if labels is not None and (labels == NO_LABEL).any():
             labels = None
         return Truth(labels, factors)
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = '') -> dict[str, float]:
-    """Nested names joined by slashes."""
+    """Turns nested names into flat ones, joined by slashes."""
     flat: dict[str, float] = {}
     for name, value in nested.items():
         if isinstance(value, Mapping):
@@ -171,56 +135,8 @@ def flatten(nested: Mapping[str, Any], prefix: str = '') -> dict[str, float]:
     return flat
 
 
-def _decode(train: Features, train_truth: Truth, test: Features, test_truth: Truth) -> Nested:
-    """What a linear probe, kNN and ridge regressions read from frozen features."""
-    targets, test_targets = dict(train_truth.factors), dict(test_truth.factors)
-    labels, test_labels = train_truth.labels, test_truth.labels
-    result: Nested = {}
-    if labels is not None and test_labels is not None:
-        result['knn'] = {f: {'top1': knn(train[f], labels, test[f], test_labels)} for f in FEATURES}
-        targets[_LABEL], test_targets[_LABEL] = labels, test_labels
-    if targets:
-        # The class is one more factor here: the features are decomposed once for all of them.
-        decoded = {f: decode_factors(train[f], targets, test[f], test_targets) for f in FEATURES}
-        if _LABEL in targets:
-            result['probe'] = {f: {'top1': decoded[f].pop(_LABEL)} for f in FEATURES}
-        if train_truth.factors:
-            result['world'] = {'factors': decoded}
-    return result
-
-
-def _retrieval(features: Features) -> Nested:
-    a2v = retrieval.retrieval(features['audio'], features['video'])
-    v2a = retrieval.retrieval(features['video'], features['audio'])
-    return {'retrieval': {'a2v': _named(a2v), 'v2a': _named(v2a)}}
-
-
-def _named(result: Mapping[str, float]) -> dict[str, float]:
-    recalls = {f'r{k}': result[f'recall_at_{k}'] for k in (1, 5, 10)}
-    return {**recalls, 'median_rank': result['median_rank'], 'clips': result['num_candidates']}
-
-
-def _linear_retrieval(train: Features, test: Features, count: int) -> Nested:
-    chosen = spread(len(test['audio']), count)
-
-    def mapped(source: str, target: str) -> dict[str, float]:
-        guess = RidgeProbe(train[source]).predict(train[target], test[source][chosen])
-        centre = train[target].mean(axis=0)
-        return _named(retrieval.retrieval(guess - centre, test[target][chosen] - centre))
-
-    return {'retrieval': {'a2v': mapped('audio', 'video'), 'v2a': mapped('video', 'audio')}}
-
-
-def _best(a: Nested, b: Nested) -> Nested:
-    """The higher of two numbers under each name."""
-    return {
-        name: _best(a[name], b[name]) if isinstance(a[name], Mapping) else np.fmax(a[name], b[name])
-        for name in a
-    }
-
-
 def make_suite(config: Config, objective: PretrainingObjective, sources: Sources) -> Suite:
-    """The evaluations, at the evaluation's own mask ratio."""
+    """The evaluations of a run, at the mask ratio of config.evaluation."""
     counts = counts_at(config, config.evaluation.mask_ratio)
     network = Network(config, objective, {name: TokenCounts(*pair) for name, pair in counts.items()})
     return Suite(network, sources.train, sources.held_out)
