@@ -1,8 +1,7 @@
-"""Examples to look at: reconstructions stage by stage, and retrievals."""
+"""Examples for the report: clips reconstructed stage by stage, and queries with their best matches."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,68 +15,84 @@ from diffmavil_jax.data.pipeline import stack
 from diffmavil_jax.evaluation.held_out import Network, batches
 from diffmavil_jax.evaluation.retrieval import cosine, nearest, ranks
 from diffmavil_jax.models.patches import unpatchify_audio, unpatchify_video
-from diffmavil_jax.models.pretraining import MODALITIES, View
+from diffmavil_jax.models.pretraining import View
 from diffmavil_jax.parallel import hosts
+from diffmavil_jax.report.content import DIRECTIONS, Match, Reconstruction, RetrievalExample, Stages
 
 Pictures = dict[str, Float[np.ndarray, '...']]
 
 
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """One clip and modality on its way through the network: log-mel [t f] or frames [t h w 3] in 0..1.
-
-    `masked` is NaN where hidden; `start` has the diffused patches there, or is None.
-    """
-
-    target: np.ndarray
-    masked: np.ndarray
-    prediction: np.ndarray
-    start: np.ndarray | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Match:
-    """A query's best candidates by position among the clips, with their scores, and the true one's rank."""
-
-    query: int
-    candidates: list[int]
-    scores: list[float]
-    true_rank: int
-
-
 def reconstructions(
     network: Network, params: Any, source: ClipSource, indices: Sequence[int]
-) -> list[tuple[str, dict[str, Shown]]]:
-    """(clip id, modality -> pictures) of held-out clips, in the units of people."""
+) -> list[Reconstruction]:
+    """Clips of a held-out source, hidden in part and filled in by the network."""
+    config = network.config
     examples = []
-    size = network.config.evaluation.batch_size
-    for batch, clips in batches(source, indices, size, network.config.data.threads):
+    for batch, clips in batches(source, indices, config.evaluation.batch_size, config.data.threads):
         result = hosts.fetch(network.reconstruct(params, batch))
         for row, clip in enumerate(clips):
-            shown = {m: show(network.config, m, result, row) for m in MODALITIES}
-            examples.append((clip['id'], shown))
+            audio, video = (stages(config, modality, result, row) for modality in ('audio', 'video'))
+            examples.append(
+                Reconstruction(id=clip['id'], audio=audio, video=video, seconds=config.data.seconds)
+            )
     return examples
 
 
-def matches(
-    queries: Float[np.ndarray, 'n d'], targets: Float[np.ndarray, 'n d'], chosen: Sequence[int], k: int
-) -> list[Match]:
-    """The k best targets of some queries."""
-    scores = cosine(queries, targets)
-    best, rank = nearest(scores, k), ranks(queries, targets)
-    return [Match(q, best[q].tolist(), [float(scores[q, c]) for c in best[q]], int(rank[q])) for q in chosen]
+def retrievals(
+    network: Network,
+    source: ClipSource,
+    clips: Sequence[int],
+    features: Mapping[str, Float[np.ndarray, 'n d']],
+    queries: Sequence[int],
+    count: int,
+) -> list[RetrievalExample]:
+    """The best matches of some queries, first from sound to picture, then from picture to sound.
+
+    Args:
+        network: whose front end draws the clips.
+        source: of held-out clips.
+        clips: the n candidates, as indices into the source.
+        features: of the candidates, by modality.
+        queries: which candidates ask, as positions in `clips`.
+        count: of matches of each query.
+    """
+    examples = []
+    for direction in DIRECTIONS:
+        asked, answer = direction.split(' to ')
+        scores = cosine(features[asked], features[answer])
+        best, rank = nearest(scores, count), ranks(features[asked], features[answer])
+        for query in queries:
+            found = best[query].tolist()
+            pictures = {i: clip_pictures(network, source, clips[i]) for i in {query, *found}}
+            matches = [Match(pictures[i][answer], float(scores[query, i]), i == query) for i in found]
+            examples.append(
+                RetrievalExample(
+                    direction=direction,
+                    query=pictures[query][asked],
+                    matches=matches,
+                    true_rank=int(rank[query]),
+                )
+            )
+    return examples
 
 
 def clip_pictures(network: Network, source: ClipSource, index: int) -> Pictures:
-    """A clip as people see it: its log-mel [t f] and its frames [t h w 3] in 0..1."""
+    """The log-mel [t f] and the frames [t h w 3], in 0..1, of a clip."""
     clip = source[index]
     batch = stack([clip])
     audio = network.spectrogram(batch['waveform'])
     return {'audio': _log_mel(np.asarray(audio)[0], network.config), 'video': clip['frames'] / 255.0}
 
 
-def show(config: Config, modality: str, result: Mapping[str, Any], row: int) -> Shown:
-    """A clip of one modality in the units of people, of what `Network.reconstruct` gives for a batch."""
+def stages(config: Config, modality: str, result: Mapping[str, Any], row: int) -> Stages:
+    """One modality of one clip, stage by stage: log-mel [t f], or frames [t h w 3] in 0..1.
+
+    Args:
+        config: of the network.
+        modality: `audio` or `video`.
+        result: what `Network.reconstruct` returns for a batch.
+        row: of the clip in the batch.
+    """
     view: View = result['views'][modality]
     decoded, clean = np.asarray(view.decoded)[row], np.asarray(view.patches)[row]
 
@@ -89,7 +104,7 @@ def show(config: Config, modality: str, result: Mapping[str, Any], row: int) -> 
         patches[decoded] = values
         return _picture(config, modality, patches)
 
-    return Shown(
+    return Stages(
         target=_picture(config, modality, clean),
         masked=with_patches(np.nan),
         prediction=with_patches(result['prediction'][modality][row]),

@@ -17,13 +17,14 @@ from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.windows import Window, read_window
-from diffmavil_jax.evaluation.showcase import Shown, show
+from diffmavil_jax.evaluation import showcase
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.reconstruction import denormalize_patches
 from diffmavil_jax.objectives.sampling import make_steps, sample_masked
 from diffmavil_jax.plan.buckets import visible_tokens
+from diffmavil_jax.report.content import Stages
 from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.saved.params import PARTS
 
@@ -61,7 +62,7 @@ class Result:
     Of the sound, `samples` are the clip's: what the spectrogram has after them is padding.
     """
 
-    shown: Mapping[str, Shown]
+    stages: Mapping[str, Stages]
     samples: int
 
 
@@ -128,12 +129,12 @@ class Reconstructor:
         batch = {ARRAYS[m]: (absent[m] if x is None else x)[None] for m, x in there.items()}
         batch['samples'] = np.array([samples], np.int32)
         result = jax.device_get(self._apply(self._params, batch))
-        shown = {m: show(self.config, m, result, 0) for m in MODALITIES}
+        stages = {m: showcase.stages(self.config, m, result, 0) for m in MODALITIES}
         for modality, array in there.items():
             if array is None:
-                unknown = np.full_like(shown[modality].target, np.nan)
-                shown[modality] = dataclasses.replace(shown[modality], target=unknown)
-        return Result(shown, samples)
+                unknown = np.full_like(stages[modality].target, np.nan)
+                stages[modality] = dataclasses.replace(stages[modality], target=unknown)
+        return Result(stages, samples)
 
     def read(self, pool: DecodePool, path: str, start_s: float) -> Window:
         """The clip of a file that begins at `start_s`, as far as there is one.

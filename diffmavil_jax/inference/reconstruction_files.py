@@ -21,7 +21,7 @@ from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.evaluation.listening import to_waveform
 from diffmavil_jax.inference.reconstruct import Options, Reconstructor, Result
 from diffmavil_jax.report import figures, film, sheets
-from diffmavil_jax.report.content import Reconstruction, Stages
+from diffmavil_jax.report.content import Reconstruction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +79,7 @@ def reconstruct(
 
 def _contents(config: Config, path: str, result: Result, video: str, seed: int) -> dict[str, bytes]:
     """The files of a clip by the ends of their names."""
-    seconds = config.data.seconds
-    stages = {
-        m: Stages(target=s.target, masked=s.masked, prediction=s.prediction, start=s.start)
-        for m, s in result.shown.items()
-    }
+    seconds, stages = config.data.seconds, result.stages
     sheet = sheets.reconstruction_sheet(Reconstruction(id=path, seconds=seconds, **stages))
     frames = film.side_by_side(stages['video'])
     contents = {

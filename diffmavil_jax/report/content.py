@@ -20,6 +20,8 @@ from diffmavil_jax.units import Unit, is_number, spell
 
 Spectrogram = Float[np.ndarray, 't f']
 Frames = Float[np.ndarray, 'T h w 3']
+Direction = typing.Literal['audio to video', 'video to audio']
+DIRECTIONS: tuple[Direction, ...] = typing.get_args(Direction)
 
 PRETRAINING_LEAD = (
     'A network was shown short clips of video with their sound, most of each hidden from it. '
@@ -135,7 +137,7 @@ class RetrievalExample:
     `true_rank` is the place of the query's own clip among all candidates, from 1.
     """
 
-    direction: typing.Literal['audio to video', 'video to audio']
+    direction: Direction
     query: np.ndarray
     matches: Sequence[Match]
     true_rank: int

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from diffmavil_jax.report import curves, figures, sheets
-from diffmavil_jax.report.content import Report
+from diffmavil_jax.report.content import DIRECTIONS, Direction, Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,10 @@ def draw(report: Report) -> list[Picture]:
     return [picture for picture in pictures if picture is not None]
 
 
-def directions(report: Report) -> list[str]:
+def directions(report: Report) -> list[Direction]:
     """The directions of the retrievals that the report has, in order."""
     present = {example.direction for example in report.retrievals}
-    return [direction for direction in ('audio to video', 'video to audio') if direction in present]
+    return [direction for direction in DIRECTIONS if direction in present]
 
 
 def retrieval_name(direction: str) -> str:

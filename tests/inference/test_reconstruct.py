@@ -129,7 +129,7 @@ def filled(run, folder, name='film', **options):
 def test_what_is_visible_stays_and_what_is_hidden_is_filled_in(run, folder):
     result = filled(run, folder, steps=2)
     for modality, hidden in (('audio', 2 / 4), ('video', 4 / 8)):
-        shown = result.shown[modality]
+        shown = result.stages[modality]
         visible = np.isfinite(shown.masked)
         assert np.mean(~visible) == hidden
         np.testing.assert_allclose(shown.prediction[visible], shown.target[visible], atol=1e-5)
@@ -139,18 +139,18 @@ def test_what_is_visible_stays_and_what_is_hidden_is_filled_in(run, folder):
 
 
 def test_the_seed_draws_masks_and_noise(run, folder):
-    first, same, other = (filled(run, folder, steps=2, seed=seed).shown['video'] for seed in (4, 4, 5))
+    first, same, other = (filled(run, folder, steps=2, seed=seed).stages['video'] for seed in (4, 4, 5))
     np.testing.assert_array_equal(first.prediction, same.prediction)
     assert (np.isnan(first.masked) != np.isnan(other.masked)).any()
 
 
 def test_a_dropped_modality_is_hidden_wholly_and_the_other_seen(run, folder):
     result = filled(run, folder, drop='audio')
-    assert np.isnan(result.shown['audio'].masked).all() and np.isfinite(result.shown['audio'].target).all()
-    assert np.isfinite(result.shown['video'].masked).all()
+    assert np.isnan(result.stages['audio'].masked).all() and np.isfinite(result.stages['audio'].target).all()
+    assert np.isfinite(result.stages['video'].masked).all()
     result = filled(run, folder, 'pictures', drop='audio')
     assert (
-        np.isnan(result.shown['audio'].target).all() and np.isfinite(result.shown['audio'].prediction).all()
+        np.isnan(result.stages['audio'].target).all() and np.isfinite(result.stages['audio'].prediction).all()
     )
 
 
@@ -171,7 +171,7 @@ def test_visible_tokens(tiny):
 
 def test_normalised_patches_get_their_mean_and_scale_back(make_run, folder):
     run = make_run(loss={'normalize_targets': True}, diffusion={'enabled': False})
-    shown = filled(run, folder).shown['video']
+    shown = filled(run, folder).stages['video']
     hidden = np.isnan(shown.masked)
     # Patches of the film are almost of one grey each, from 20 to 160 of 255.
     assert 0 < np.abs(shown.prediction - shown.target)[hidden].max() < 0.15

@@ -8,24 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.data.clip import ClipSource, Sources
+from diffmavil_jax.data.clip import Sources
 from diffmavil_jax.evaluation import showcase
 from diffmavil_jax.evaluation.held_out import FEATURES, spread
 from diffmavil_jax.evaluation.suite import Suite
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.plan.table import plan_rows
-from diffmavil_jax.report import html
-from diffmavil_jax.report.content import (
-    Match,
-    Reconstruction,
-    Report,
-    RetrievalExample,
-    Row,
-    Stages,
-    Table,
-    lookup,
-    pretraining_headlines,
-)
+from diffmavil_jax.report import html, sheets
+from diffmavil_jax.report.content import Report, Row, Table, lookup, pretraining_headlines
 from diffmavil_jax.tasks.reports.facts import Facts, refusals, run_summary, spell_facts
 from diffmavil_jax.training.metrics import read_metrics
 
@@ -46,8 +36,10 @@ def write(
 ) -> pathlib.Path:
     """Runs the full evaluation and writes report/; returns the path of index.html."""
     summary = suite.full(trained, untrained)
-    examples = _reconstructions(config, suite, sources.held_out, trained)
-    retrievals = _retrievals(suite, sources.held_out, trained)
+    network, held_out = suite.network, sources.held_out
+    reconstructed = spread(len(held_out), _RECONSTRUCTIONS) if network.predicts_patches else []
+    features = suite.features(trained, suite.retrieval_clips)
+    queries = spread(len(suite.retrieval_clips), _RETRIEVALS)
     refused = refusals([sources.train, sources.held_out])
     summary |= run_summary(config, plan, trained, len(refused), facts) | {'coverage': sources.coverage}
     report = Report(
@@ -58,8 +50,10 @@ def write(
         plan=plan_rows(plan),
         history=read_metrics(workdir),
         tables=tables(summary),
-        reconstructions=examples,
-        retrievals=retrievals,
+        reconstructions=showcase.reconstructions(network, trained, held_out, reconstructed),
+        retrievals=showcase.retrievals(
+            network, held_out, suite.retrieval_clips, features, queries, sheets.MAX_MATCHES
+        ),
         refused=refused,
         notes=_notes(config, suite, facts.notes),
         summary=summary,
@@ -167,45 +161,3 @@ def _filled(table: Table) -> Table:
     keep = [i for i in range(len(table.columns)) if any(row.values[i] is not None for row in table.rows)]
     rows = [dataclasses.replace(row, values=[row.values[i] for i in keep]) for row in table.rows]
     return dataclasses.replace(table, columns=[table.columns[i] for i in keep], rows=rows)
-
-
-def _reconstructions(config: Config, suite: Suite, source: ClipSource, params: Any) -> list[Reconstruction]:
-    indices = spread(len(source), _RECONSTRUCTIONS) if suite.network.predicts_patches else []
-    return [
-        Reconstruction(
-            id=clip_id,
-            audio=_stages(shown['audio']),
-            video=_stages(shown['video']),
-            seconds=config.data.seconds,
-        )
-        for clip_id, shown in showcase.reconstructions(suite.network, params, source, indices)
-    ]
-
-
-def _stages(shown: showcase.Shown) -> Stages:
-    return Stages(target=shown.target, masked=shown.masked, prediction=shown.prediction, start=shown.start)
-
-
-def _retrievals(suite: Suite, source: ClipSource, params: Any) -> list[RetrievalExample]:
-    features = suite.features(params, suite.retrieval_clips)
-    chosen = spread(len(suite.retrieval_clips), _RETRIEVALS)
-    examples = []
-    for query, target in (('audio', 'video'), ('video', 'audio')):
-        for match in showcase.matches(features[query], features[target], chosen, 5):
-            pictures = {
-                i: showcase.clip_pictures(suite.network, source, suite.retrieval_clips[i])
-                for i in {match.query, *match.candidates}
-            }
-            found = [
-                Match(pictures[i][target], score, i == match.query)
-                for i, score in zip(match.candidates, match.scores, strict=True)
-            ]
-            examples.append(
-                RetrievalExample(
-                    direction='audio to video' if query == 'audio' else 'video to audio',
-                    query=pictures[match.query][query],
-                    matches=found,
-                    true_rank=match.true_rank,
-                )
-            )
-    return examples
