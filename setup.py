@@ -37,6 +37,7 @@ setuptools.setup(
     license_files=['LICENSE'],
     python_requires='>=3.11,<3.14',
     packages=setuptools.find_packages(include=['diffmavil_jax', 'diffmavil_jax.*', 'configs']),
+    package_data={'diffmavil_jax.report': ['templates/*.jinja']},
     entry_points={'console_scripts': ['diffmavil = diffmavil_jax.cli:main']},
     install_requires=requirements(),
     extras_require={

@@ -107,10 +107,10 @@ def _run(flags: argparse.Namespace) -> int:
 
 def _print_report(prepared: Prepared) -> None:
     """Writes the page beside the dataset, and prints what was written and refused."""
-    from diffmavil_jax.report import prepare_page
+    from diffmavil_jax.report.prepare_page import render_prepared
 
     page = prepared.folder / 'prepare_report.html'
-    page.write_text(prepare_page.render(prepared.report))
+    page.write_text(render_prepared(prepared.report))
     report = prepared.report
     was_there = 'was there already, ' if prepared.was_there else ''
     clips = f'{report["written"]:,} of {report["listed"]:,} clips'

@@ -175,6 +175,7 @@ class Report:
         command: the command that repeats it.
         lead: a paragraph for a reader who has never seen the project.
         headlines: cards at the top; see `pretraining_headlines`.
+        headlines_note: what is to be said below them.
         facts: device, versions, wall-clock, parameters and so on, in the order shown.
         plan: buckets, with first_sample, last_sample, mask_ratio, audio_tokens, video_tokens,
             batch_size, steps, macs_per_clip, macs and saved (a share of MAViL's MACs).
@@ -196,6 +197,7 @@ class Report:
     command: str = ''
     lead: str = PRETRAINING_LEAD
     headlines: Sequence[Headline] = ()
+    headlines_note: str = ''
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     plan: Sequence[Mapping[str, Any]] = ()
     history: Sequence[Mapping[str, Any]] = ()

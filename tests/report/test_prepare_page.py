@@ -2,7 +2,7 @@
 
 import html.parser
 
-from diffmavil_jax.report import prepare_page
+from diffmavil_jax.report.prepare_page import render_prepared
 
 PART = {
     'listed': 5,
@@ -43,6 +43,7 @@ class Text(html.parser.HTMLParser):
         super().__init__()
         self.open, self.words = [], ''
         self.feed(page)
+        self.words = ' '.join(self.words.split())
 
     def handle_starttag(self, tag, attributes):
         if tag != 'meta':
@@ -56,7 +57,7 @@ class Text(html.parser.HTMLParser):
 
 
 def test_all_that_is_known_is_on_the_page():
-    page = Text(prepare_page.render(REPORT))
+    page = Text(render_prepared(REPORT))
     assert page.open == []
     for words in (
         'Prepared: mine', 'of 5 clips written', '2 h 1 min', '2.4 MiB', 'missing (1)',
@@ -77,5 +78,5 @@ def test_what_there_is_nothing_of_is_left_out():
         'warnings': [],
     }
     no_copies = {'duplicates': {'files': 0, 'across_splits': 0, 'examples': []}}
-    page = Text(prepare_page.render(REPORT | nothing | no_copies | {'splits': {'train': PART | nothing}}))
+    page = Text(render_prepared(REPORT | nothing | no_copies | {'splits': {'train': PART | nothing}}))
     assert not any(words in page.words for words in ('Refused', 'Copies', 'Notes'))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffmavil_jax.report import content, curves, figures, html, sections, sheets
+from diffmavil_jax.report import content, curves, figures, run_page, sheets
 from diffmavil_jax.tasks.reports.pretraining import tables as tables_of
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
@@ -99,7 +99,7 @@ def full_report():
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
     directory = tmp_path_factory.mktemp('report')
-    page = html.write(full_report(), directory)
+    page = run_page.write_report(full_report(), directory)
     assert page == directory / 'index.html'
     return directory
 
@@ -208,6 +208,15 @@ def test_refused_files_are_counted_by_reason(written):
     assert '<code>a&lt;.mp4</code>: &lt;atom&gt;' in text
 
 
+def test_bytes_of_a_name_that_are_not_text_are_escaped(tmp_path):
+    report = content.Report(
+        title='odd', refused=[('film\udcff.mp4', 'broken')], summary={'file': 'film\udcff'}
+    )
+    page = run_page.write_report(report, tmp_path)
+    assert '<code>film\\udcff.mp4</code>' in page.read_text()
+    assert json.loads((tmp_path / 'summary.json').read_text()) == {'file': 'film\udcff'}
+
+
 def test_summary_is_the_dictionary_in_valid_json(written):
     def refuse(constant):
         raise AssertionError(constant)
@@ -220,7 +229,7 @@ def test_summary_is_the_dictionary_in_valid_json(written):
 
 
 def test_writing_again_gives_the_same_bytes(written, tmp_path):
-    html.write(full_report(), tmp_path)
+    run_page.write_report(full_report(), tmp_path)
     for name in ('index.html', 'summary.json', 'losses.png', 'hero.png'):
         assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
 
@@ -228,29 +237,29 @@ def test_writing_again_gives_the_same_bytes(written, tmp_path):
 def test_empty_sections_are_absent_and_old_pictures_go(tmp_path):
     for name in ('losses.png', 'reconstruction-12.png', 'mine.png'):
         (tmp_path / name).write_bytes(b'old')
-    page = parse(html.write(content.Report(title='nothing'), tmp_path / '.'))
+    page = parse(run_page.write_report(content.Report(title='nothing'), tmp_path / '.'))
     assert page.ids == set() and page.sources == []
     assert {path.name for path in tmp_path.iterdir()} == {'index.html', 'summary.json', 'mine.png'}
 
 
 def test_a_failure_while_drawing_leaves_the_old_page(tmp_path):
-    html.write(content.Report(title='old'), tmp_path)
+    run_page.write_report(content.Report(title='old'), tmp_path)
     broken = content.RetrievalExample(direction='audio to video', query=None, matches=[], true_rank=1)
     with pytest.raises(AttributeError):
-        html.write(content.Report(title='new', retrievals=[broken]), tmp_path)
+        run_page.write_report(content.Report(title='new', retrievals=[broken]), tmp_path)
     assert 'old' in (tmp_path / 'index.html').read_text()
     assert {path.name for path in tmp_path.iterdir()} == {'index.html', 'summary.json'}
 
 
 def test_a_failure_while_writing_leaves_no_stray_file(tmp_path, monkeypatch):
-    html.write(content.Report(title='old'), tmp_path)
+    run_page.write_report(content.Report(title='old'), tmp_path)
 
     def fail(_):
         raise OSError('disk full')
 
-    monkeypatch.setattr(html.os, 'fsync', fail)
+    monkeypatch.setattr('os.fsync', fail)
     with pytest.raises(OSError, match='disk full'):
-        html.write(content.Report(title='new'), tmp_path)
+        run_page.write_report(content.Report(title='new'), tmp_path)
     assert 'old' in (tmp_path / 'index.html').read_text()
     assert {path.name for path in tmp_path.iterdir()} == {'index.html', 'summary.json'}
 
@@ -316,8 +325,8 @@ def test_coverage_stands_beside_every_score():
 
 def test_plan_totals_weigh_the_saving_by_macs():
     plan = [{'steps': 1, 'macs': 3.0, 'saved': 0.25}, {'steps': 2, 'macs': 1.0, 'saved': 0.5}]
-    assert sections.plan_totals(plan) == {'steps': 3, 'macs': 4.0, 'saved': pytest.approx(1 - 4 / 6)}
-    assert sections.plan_totals([{'steps': 1}]) == {'steps': 1}
+    assert run_page.plan_totals(plan) == {'steps': 3, 'macs': 4.0, 'saved': pytest.approx(1 - 4 / 6)}
+    assert run_page.plan_totals([{'steps': 1}]) == {'steps': 1}
 
 
 def test_a_row_must_fit_its_table():
@@ -341,10 +350,10 @@ def test_a_classifiers_page_shows_confusions_and_mistakes_to_hear_and_see(tmp_pa
             )
         ],
     )
-    page = html.write(report, tmp_path).read_text()
+    page = run_page.write_report(report, tmp_path).read_text()
     assert '&lt;cat&gt;, taken for dog (93.0 %)' in page and '<cat>' not in page
     assert f'data:audio/wav;base64,{base64.b64encode(wav).decode()}' in page
     assert page.count(DATA_URI) == 2
     assert (tmp_path / 'confusion.png').exists()
-    html.write(content.Report(title='classes'), tmp_path)
+    run_page.write_report(content.Report(title='classes'), tmp_path)
     assert not (tmp_path / 'confusion.png').exists()

@@ -16,7 +16,6 @@ from diffmavil_jax.data.clip import Clip, Sources
 from diffmavil_jax.evaluation.classification import Answers, ClassifierSuite
 from diffmavil_jax.evaluation.metrics import Interval, confusion
 from diffmavil_jax.plan.buckets import Plan
-from diffmavil_jax.report import html
 from diffmavil_jax.report.content import (
     CLASSIFICATION_LEAD,
     CLASSIFICATION_RESULTS,
@@ -27,6 +26,7 @@ from diffmavil_jax.report.content import (
     Row,
     Table,
 )
+from diffmavil_jax.report.run_page import write_report
 from diffmavil_jax.tasks.reports.facts import Facts, refusals, run_summary, spell_facts
 from diffmavil_jax.training.metrics import read_metrics
 from diffmavil_jax.units import Unit, spell
@@ -97,7 +97,7 @@ def write(
         notes=facts.notes,
         summary=summary,
     )
-    return html.write(report, workdir / 'report')
+    return write_report(report, workdir / 'report')
 
 
 def spell_scores(scores: Mapping[str, Interval]) -> str:

@@ -13,7 +13,6 @@ import scipy.stats
 
 from diffmavil_jax.config.clips import split_list
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.report import html
 from diffmavil_jax.report.content import (
     CLASSIFICATION_LEAD,
     CLASSIFICATION_RESULTS,
@@ -22,6 +21,7 @@ from diffmavil_jax.report.content import (
     Row,
     Table,
 )
+from diffmavil_jax.report.run_page import write_report
 from diffmavil_jax.tasks.reports.classification import TITLES, unit_of
 from diffmavil_jax.units import spell
 
@@ -66,7 +66,7 @@ def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
         notes=[f'The fold {name} has its own report in {name}/report/.' for name in names],
         summary={'name': config.name, 'folds': list(names), 'test': scores, 'coverage': coverage},
     )
-    return html.write(report, root / 'report')
+    return write_report(report, root / 'report')
 
 
 def spread_of(values: Sequence[float]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from diffmavil_jax.evaluation.held_out import FEATURES, spread
 from diffmavil_jax.evaluation.suite import Suite
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.plan.table import plan_rows
-from diffmavil_jax.report import html, sheets
+from diffmavil_jax.report import sheets
 from diffmavil_jax.report.content import Report, Row, Table, lookup, pretraining_headlines
+from diffmavil_jax.report.run_page import write_report
 from diffmavil_jax.tasks.reports.facts import Facts, refusals, run_summary, spell_facts
 from diffmavil_jax.training.metrics import read_metrics
 
@@ -58,7 +59,7 @@ def write(
         notes=_notes(config, suite, facts.notes),
         summary=summary,
     )
-    return html.write(report, workdir / 'report')
+    return write_report(report, workdir / 'report')
 
 
 def _notes(config: Config, suite: Suite, notes: Sequence[str]) -> list[str]:
