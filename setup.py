@@ -44,6 +44,7 @@ setuptools.setup(
         'test': [
             BEAM,
             *NOTEBOOK,
+            'beartype>=0.20,<1',
             'import-linter>=2.5,<3',
             'mypy>=1.18,<3',
             'psutil>=6,<8',

@@ -21,7 +21,10 @@ CACHE = 'JAX_COMPILATION_CACHE_DIR'
 MADE_HERE = CACHE not in os.environ
 os.environ.setdefault(CACHE, tempfile.mkdtemp(prefix='diffmavil_tests_'))
 
-# After the flags above: these import ml_collections and NumPy, and no JAX.
+from tests import annotations  # noqa: E402
+
+annotations.install()
+
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
@@ -90,6 +93,12 @@ def verbosity():
     before = logging.get_verbosity()
     yield
     logging.set_verbosity(before)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Annotations are not checked, so that a function's own check can be seen."""
+    monkeypatch.setattr(annotations.jaxtyping.config, 'jaxtyping_disable', True)
 
 
 @pytest.fixture(scope='session')

@@ -10,12 +10,12 @@ from jaxtyping import Int64
 from diffmavil_jax.data.clip import ClipSource, DataError
 
 
-def label_sets(source: ClipSource) -> list[Int64[np.ndarray, ' n']]:
+def label_sets(source: ClipSource) -> list[Int64[np.ndarray, ' _']]:
     """The classes of every clip."""
     return [source.labels(i) for i in range(len(source))]
 
 
-def class_counts(sets: Iterable[Int64[np.ndarray, ' n']], classes: int) -> Int64[np.ndarray, ' c']:
+def class_counts(sets: Iterable[Int64[np.ndarray, ' _']], classes: int) -> Int64[np.ndarray, ' c']:
     """How many clips each class has."""
     counts = np.zeros(classes, np.int64)
     for labels in sets:
@@ -23,7 +23,7 @@ def class_counts(sets: Iterable[Int64[np.ndarray, ' n']], classes: int) -> Int64
     return counts
 
 
-def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' n']], least: int) -> None:
+def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' _']], least: int) -> None:
     """Checks that there is something to learn, and that no class is a silent zero.
 
     Raises:
@@ -53,7 +53,7 @@ def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' n']], le
 
 
 def split_by_class(
-    sets: Sequence[Int64[np.ndarray, ' n']], fraction: float, seed: int
+    sets: Sequence[Int64[np.ndarray, ' _']], fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
     """Indices (kept, held out): of each class `fraction` of its clips are held out, at least one.
 
@@ -67,12 +67,12 @@ def split_by_class(
     return [i for i in range(len(sets)) if i not in chosen], sorted(held_out)
 
 
-def few_of_each_class(sets: Sequence[Int64[np.ndarray, ' n']], count: int, seed: int) -> list[int]:
+def few_of_each_class(sets: Sequence[Int64[np.ndarray, ' _']], count: int, seed: int) -> list[int]:
     """Indices of up to `count` clips of each class; a clip of several classes goes by the rarest of them."""
     return sorted(i for members in _by_rarest(sets).values() for i in _shuffled(members, seed)[:count])
 
 
-def _by_rarest(sets: Sequence[Int64[np.ndarray, ' n']]) -> dict[int, list[int]]:
+def _by_rarest(sets: Sequence[Int64[np.ndarray, ' _']]) -> dict[int, list[int]]:
     counts = class_counts(sets, 1 + max((int(labels.max()) for labels in sets if len(labels)), default=0))
     groups: dict[int, list[int]] = {}
     for i, labels in enumerate(sets):

@@ -66,7 +66,7 @@ class Balanced(Subset):
     A clip weighs the sum over its classes of 1 / (clips of the class + 0.01) (AudioMAE's sampler).
     """
 
-    def __init__(self, source: ClipSource, label_sets: Sequence[Int64[np.ndarray, ' n']]) -> None:
+    def __init__(self, source: ClipSource, label_sets: Sequence[Int64[np.ndarray, ' _']]) -> None:
         super().__init__(source, range(len(source)))
         counts = class_counts(label_sets, len(source.label_names))
         weights = np.array([(1 / (counts[labels] + _SMOOTHING)).sum() for labels in label_sets])

@@ -26,7 +26,7 @@ CONSTANT = 1e-6
 KNN_NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.07
 
-Factors = Mapping[str, Num[np.ndarray, ' n'] | Float[np.ndarray, 'n k']]
+Factors = Mapping[str, Num[np.ndarray, ' _'] | Num[np.ndarray, '_ _']]
 
 
 class RidgeProbe:
@@ -234,7 +234,7 @@ def _is_constant(x: Float[np.ndarray, 'n d']) -> Bool[np.ndarray, ' d']:
     return x.std(axis=0) <= CONSTANT * np.abs(x).max(axis=0)
 
 
-def _columns(targets: Float[np.ndarray, ' n'] | Float[np.ndarray, 'n k']) -> Float[np.ndarray, 'n k']:
+def _columns(targets: Num[np.ndarray, ' n'] | Num[np.ndarray, 'n k']) -> Float[np.ndarray, 'n k']:
     return targets.reshape(len(targets), -1)
 
 

@@ -17,7 +17,7 @@ from diffmavil_jax.evaluation.held_out import FEATURES
 from diffmavil_jax.evaluation.probes import decode_factors, knn
 
 # By name (FEATURES), one row a clip.
-Features = Mapping[str, Float[np.ndarray, 'n d']]
+Features = Mapping[str, Float[np.ndarray, '_ _']]
 Nested = dict[str, Any]
 
 LABEL = 'label'

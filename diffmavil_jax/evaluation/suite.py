@@ -48,7 +48,7 @@ class Suite:
         """Retrieval and reconstruction under flat names: `retrieval/a2v/r10`, `reconstruction/audio/high`."""
         return flatten(self.retrieval(params) | self.reconstruction(params))
 
-    def features(self, params: Any, indices: Sequence[int]) -> dict[str, Float[np.ndarray, 'n d']]:
+    def features(self, params: Any, indices: Sequence[int]) -> dict[str, Float[np.ndarray, 'n _']]:
         """Features of held-out clips."""
         return self._extract({'only': self._features(params)}, self._held_out, indices)['only']
 

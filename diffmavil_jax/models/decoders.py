@@ -32,12 +32,12 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(
         self,
-        latents: Float[Array, 'b 1+k d'],
+        latents: Float[Array, 'b z d'],
         visible: Int[Array, 'b k'],
         decoded: Int[Array, 'b m'],
         noisy: Float[Array, 'b m p'] | None,
         timestep: Int[Array, ' b'] | None,
-    ) -> Float[Array, 'b m p']:
+    ) -> Float[Array, 'b m o']:
         """Returns the prediction for tokens `decoded`, float32, in the units of the target."""
         positions = jnp.asarray(sincos_table(self.grid, self.width), self.compute.dtype)
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)

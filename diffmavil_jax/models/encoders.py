@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         patches: Float[Array, 'b k p'],
         token_ids: Int[Array, 'b k'] | None = None,
         drop_path_scale: Float[Array, 'depth b 2'] | None = None,
-    ) -> Float[Array, 'b 1+k d']:
+    ) -> Float[Array, 'b z d']:
         """Encodes the patches; token 0 of the result is the class token.
 
         Args:

@@ -11,7 +11,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Num
 
 from diffmavil_jax.config.clips import AudioConfig, VideoConfig
 
@@ -29,7 +29,7 @@ def framing(sample_rate: int) -> tuple[int, int, int]:
 
 
 def log_mel(
-    waveform: Int[Array, 'b samples'], *, sample_rate: int, num_mel_bins: int
+    waveform: Num[Array, 'b samples'], *, sample_rate: int, num_mel_bins: int
 ) -> Float[Array, 'b t f']:
     """Kaldi log-mel filter-bank energies of int16 sound, after removing each clip's mean.
 
@@ -57,7 +57,7 @@ def log_mel(
 
 
 def spectrogram(
-    waveform: Int[Array, 'b samples'], config: AudioConfig, sample_rate: int
+    waveform: Num[Array, 'b samples'], config: AudioConfig, sample_rate: int
 ) -> Float[Array, 'b t f']:
     """The encoder's input: log-mel cut or padded to `config.num_frames`, normalised by its front end."""
     features = log_mel(waveform, sample_rate=sample_rate, num_mel_bins=config.num_mel_bins)
@@ -88,7 +88,7 @@ def pad_after(
     return jnp.where(filled[..., None], features, padding)
 
 
-def pixels(frames: UInt8[Array, 'b t h w 3'], config: VideoConfig) -> Float[Array, 'b t h w 3']:
+def pixels(frames: Num[Array, '*shape 3'], config: VideoConfig) -> Float[Array, '*shape 3']:
     """The encoder's input: pixels in [0, 1], normalised per channel."""
     return (frames.astype(jnp.float32) / 255.0 - jnp.array(config.mean)) / jnp.array(config.std)
 
@@ -119,8 +119,8 @@ def mel_filters(num_mel_bins: int, fft_length: int, sample_rate: int) -> Float[n
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
 
 
-def _mel(hz: float | np.ndarray) -> np.ndarray:
-    return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
+def _mel(hz: float | np.ndarray) -> float | np.ndarray:
+    return 1127.0 * np.log1p(hz / 700.0)
 
 
 def _frames(sound: Float[Array, 'b samples'], window: int, hop: int) -> Float[Array, 'b t window']:

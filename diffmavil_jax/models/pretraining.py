@@ -90,16 +90,16 @@ class PretrainingModel(nn.Module):
         """What the decoders attend to, and what the encoders made of each modality before fusion.
 
         Returns:
-            Latents [b 1+k d] of the visible tokens, after fusion; uni-modal tokens [b v 1+k d] of each view.
+            Latents [b z d] of the visible tokens, after fusion; uni-modal tokens [b v z d] of each view.
         """
         both = {m: self._encode(view, m) for m, view in views.items()}
         return self._fuse({m: tokens[:, 0] for m, tokens in both.items()}), both
 
-    def decode(self, latents: Float[Array, 'b 1+k d'], view: View, modality: str) -> Float[Array, 'b m p']:
+    def decode(self, latents: Float[Array, 'b z d'], view: View, modality: str) -> Float[Array, 'b m p']:
         """Predictions at the decoded tokens of one modality, float32."""
         return self.decoder[modality](latents, view.visible, view.decoded, view.noisy, view.timestep)
 
-    def _encode(self, view: View, modality: str) -> Float[Array, 'b v 1+k d']:
+    def _encode(self, view: View, modality: str) -> Float[Array, 'b v z d']:
         """The tokens of one view or of two, in one pass, so that the encoder is compiled once."""
         seen = [view.visible] if view.second is None else [view.visible, view.second]
         token_ids = jnp.concatenate(seen, axis=1)
@@ -146,7 +146,7 @@ class PretrainingModel(nn.Module):
         fused = self.fusion(tokens['audio'], tokens['video'])
         return {m: self.fusion_norm(shard_batch(x)) for m, x in zip(MODALITIES, fused, strict=True)}
 
-    def _of_patches(self, tokens: Float[Array, 'b 1+k d']) -> Float[Array, 'b k d']:
+    def _of_patches(self, tokens: Float[Array, 'b z d']) -> Float[Array, 'b k d']:
         """Without the class token."""
         return tokens[:, self.config.model.class_tokens :]
 
@@ -154,5 +154,5 @@ class PretrainingModel(nn.Module):
         """Mean over the patch tokens, without the class token, in float32."""
         return shard_batch(self._normed(tokens, modality).astype(jnp.float32).mean(axis=1))
 
-    def _normed(self, tokens: Float[Array, 'b 1+k d'], modality: str) -> Float[Array, 'b k d']:
+    def _normed(self, tokens: Float[Array, 'b z d'], modality: str) -> Float[Array, 'b k d']:
         return self.pool_norm[modality](shard_batch(self._of_patches(tokens)))

@@ -106,11 +106,11 @@ def ddim_updates(
 
 
 def update(
-    x: Float[Array, 'b m p'],
-    x0: Float[Array, 'b m p'],
+    x: Float[Array, '*shape'],
+    x0: Float[Array, '*shape'],
     weights: Float[Array, ' 3'],
-    noise: Float[Array, 'b m p'] | float,
-) -> Float[Array, 'b m p']:
+    noise: Float[Array, '*shape'] | float,
+) -> Float[Array, '*shape']:
     """One step down from x_t, given an estimate of x_0 and fresh noise; `weights` are a row of `updates`."""
     return weights[0] * x0 + weights[1] * x + weights[2] * noise
 

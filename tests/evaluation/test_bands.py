@@ -156,7 +156,7 @@ def test_nan_stays_visible():
     assert all(math.isnan(value) for value in result.relative_error().values())
 
 
-def test_shapes_that_do_not_fit_raise():
+def test_shapes_that_do_not_fit_raise(unchecked):
     with pytest.raises(ValueError, match='must be alike'):
         bands.audio_band_energies(patches(4, 256, 0), patches(3, 256, 0), 16)
     with pytest.raises(ValueError, match='must be alike'):

@@ -143,7 +143,7 @@ class TestClassifiers:
             with pytest.raises(ValueError, match='not finite'):
                 probe(*data)
 
-    def test_unpaired_labels_raise(self, probe):
+    def test_unpaired_labels_raise(self, probe, unchecked):
         train_x, train_y, eval_x, eval_y = clusters(30, 20, 4, 2, 1.0)
         with pytest.raises(ValueError, match='20 held-out features for 19 held-out targets'):
             probe(train_x, train_y, eval_x, eval_y[:-1])

@@ -105,7 +105,7 @@ def test_features_that_are_not_finite_raise(bad, side):
         retrieval.retrieval(*pair)
 
 
-def test_unpaired_features_raise():
+def test_unpaired_features_raise(unchecked):
     with pytest.raises(ValueError, match='pair row by row'):
         retrieval.retrieval(features(8, 3, 0), features(7, 3, 0))
 

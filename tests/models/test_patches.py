@@ -10,7 +10,7 @@ from diffmavil_jax.models.patches import (
 
 
 def test_audio_tokens_are_time_major_and_their_values_time_then_mel():
-    spectrogram = np.arange(4 * 6).reshape(1, 4, 6)  # value = 6 * time + mel
+    spectrogram = np.arange(4.0 * 6).reshape(1, 4, 6)  # value = 6 * time + mel
     expected = [
         [0, 1, 6, 7],
         [2, 3, 8, 9],
@@ -23,7 +23,7 @@ def test_audio_tokens_are_time_major_and_their_values_time_then_mel():
 
 
 def test_video_tokens_are_in_time_height_width_order_and_their_values_frame_row_column_channel():
-    t, y, x, c = np.meshgrid(np.arange(4), np.arange(4), np.arange(6), np.arange(3), indexing='ij')
+    t, y, x, c = np.meshgrid(np.arange(4.0), np.arange(4), np.arange(6), np.arange(3), indexing='ij')
     frames = 1000 * t + 100 * y + 10 * x + c
     patches = np.asarray(patchify_video(frames[None], 2, 2)[0])
     assert patches.shape == (2 * 2 * 3, 2 * 2 * 2 * 3)
@@ -48,6 +48,6 @@ def test_unpatchify_is_the_inverse():
 
 
 def test_take_tokens_picks_different_tokens_of_each_clip():
-    tokens = np.arange(2 * 4 * 3).reshape(2, 4, 3)
+    tokens = np.arange(2.0 * 4 * 3).reshape(2, 4, 3)
     taken = take_tokens(tokens, np.array([[3, 0], [1, 1]]))
     np.testing.assert_array_equal(taken, [[tokens[0, 3], tokens[0, 0]], [tokens[1, 1], tokens[1, 1]]])
