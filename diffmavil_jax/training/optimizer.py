@@ -57,7 +57,7 @@ def _scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransf
     return optax.GradientTransformationExtraArgs(adam.init, update)
 
 
-def if_finite(finite: Bool[Array, ''], new: Any, old: Any) -> Any:
+def if_finite(finite: Bool[Array, ''] | bool, new: Any, old: Any) -> Any:
     """The new values of a tree, or, where gradients were not finite, the old ones."""
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
