@@ -8,6 +8,7 @@ lie within the signal, which the published front ends (AST, AudioMAE, CAV-MAE) u
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np

@@ -42,7 +42,7 @@ def _scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransf
     adam = optax.scale_by_adam(b1, b2, epsilon)
 
     def update(
-        gradients: Any, state: optax.ScaleByAdamState, params: Any = None, *, finite: Bool[Array, '']
+        gradients: Any, state: optax.ScaleByAdamState, params: Any = None, *, finite: Bool[Array, ''] | bool
     ) -> tuple[Any, optax.ScaleByAdamState]:
         del params
         _, new = adam.update(gradients, state)
