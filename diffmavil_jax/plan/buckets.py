@@ -1,8 +1,8 @@
-"""The plan: a config becomes a list of buckets with static shapes.
+"""The plan of a run: a config becomes a list of buckets with static shapes.
 
 Everything is keyed on samples seen. A bucket is a stretch of training with one mask
-ratio, hence one number of visible tokens, one batch size and one compiled step. The
-trainer, the accounts, `--plan` and the tests all read this list; nothing here needs JAX.
+ratio: it has one number of visible tokens, one batch size and one compiled step. The
+trainer, the counts of MACs, `--plan` and the tests read this list. Nothing here needs JAX.
 """
 
 from __future__ import annotations
@@ -12,17 +12,12 @@ import math
 from collections.abc import Iterator
 
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.plan.macs import (
-    classifier_macs,
-    decoded_tokens,
-    macs_per_clip,
-    mavil_baseline,
-)
+from diffmavil_jax.plan.macs import classifier_macs, decoded_tokens, macs_per_clip, mavil_baseline
 
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """One stretch of training; samples seen run from `first_sample` up to, not including, `last_sample`."""
+    """One stretch of training: samples seen from `first_sample` up to, but not including, `last_sample`."""
 
     first_sample: int
     last_sample: int
@@ -42,7 +37,7 @@ class Plan:
 
     buckets: tuple[Bucket, ...]
     baseline_macs_per_clip: int
-    baseline: str  # what that is, in words
+    baseline: str  # the baseline in words
 
     @property
     def total_samples(self) -> int:
@@ -58,18 +53,18 @@ class Plan:
 
     @property
     def saved(self) -> float:
-        """Share of the baseline's multiply-accumulates that the run saves at equal clips."""
+        """Share of the baseline's multiply-accumulates that the run saves for the same number of clips."""
         return 1 - self.macs / (self.baseline_macs_per_clip * self.total_samples)
 
     def batch_sizes_from(self, samples_seen: int) -> Iterator[int]:
-        """The size of each batch that is still to come; whole batches have been seen."""
+        """The sizes of the batches that follow; the samples seen are whole batches."""
         while samples_seen < self.total_samples:
             size = self.buckets[self.index_at(samples_seen)].batch_size
             yield size
             samples_seen += size
 
     def index_at(self, samples_seen: int) -> int:
-        """The bucket that trains the next batch after `samples_seen`; the last one at the end."""
+        """The index of the bucket with the batch after `samples_seen`; at the end, that of the last one."""
         for index, bucket in enumerate(self.buckets):
             if samples_seen < bucket.last_sample:
                 return index
@@ -77,61 +72,62 @@ class Plan:
 
 
 def make_plan(config: Config) -> Plan:
-    """The buckets of a run; a classifier's is a single one."""
+    """The buckets of a run. A classifier has a single one."""
     return _classification_plan(config) if config.objective == 'classification' else _curriculum_plan(config)
 
 
 def _classification_plan(config: Config) -> Plan:
-    finetune, batch = config.finetune, config.batch.size
-    has = {m: m in finetune.modalities for m in ('audio', 'video')}
-    audio = math.prod(finetune.kept_lines(config.audio.grid)) if has['audio'] else 0
-    video = finetune.kept_video(config.video_tokens) if has['video'] else 0
-    whole = (config.audio.num_tokens if has['audio'] else 0, config.video_tokens if has['video'] else 0)
-    steps = max(1, round(config.train.samples / batch))
+    """One bucket for the whole run, rounded to whole batches."""
+    finetune, batch_size = config.finetune, config.batch.size
+    hears, sees = 'audio' in finetune.modalities, 'video' in finetune.modalities
+    audio = math.prod(finetune.kept_lines(config.audio.grid)) if hears else 0
+    video = finetune.kept_video(config.video_tokens) if sees else 0
+    whole_audio, whole_video = config.audio.num_tokens if hears else 0, config.video_tokens if sees else 0
+    steps = max(1, round(config.train.samples / batch_size))
     bucket = Bucket(
         first_sample=0,
-        last_sample=steps * batch,
-        mask_ratio=1 - (audio + video) / sum(whole),
+        last_sample=steps * batch_size,
+        mask_ratio=1 - (audio + video) / (whole_audio + whole_video),
         audio_tokens=audio,
         video_tokens=video,
-        batch_size=batch,
+        batch_size=batch_size,
         steps=steps,
         audio_decoded=0,
         video_decoded=0,
         macs_per_clip=classifier_macs(config, audio, video),
     )
-    return Plan((bucket,), classifier_macs(config, *whole), 'the same without masks')
+    return Plan((bucket,), classifier_macs(config, whole_audio, whole_video), 'the same without masks')
 
 
 def _curriculum_plan(config: Config) -> Plan:
-    """Divides training into `masking.buckets` equal stretches with the curriculum's ratio amid each.
+    """Divides training into `masking.buckets` equal stretches, each with one mask ratio.
 
-    Stretches are rounded to whole batches, so the total may differ from `train.samples`
-    by up to half a batch. Neighbours with the same shapes become one bucket.
+    The ratio is the curriculum's at the middle of the stretch. Stretches are rounded to whole batches, so
+    the total may differ from `train.samples` by up to half a batch. A stretch of less than half a batch is
+    left out, but for a run that would have no step at all. Neighbours with the same shapes become one bucket.
     """
     count = config.masking.stretches
     buckets: list[Bucket] = []
     seen = 0
     for index in range(count):
-        bucket = _bucket(config, mask_ratio((index + 0.5) / count, config), seen, index)
-        steps = round((config.train.samples * (index + 1) / count - seen) / bucket.batch_size)
+        bucket = _bucket_of_stretch(config, index, seen)
+        end = config.train.samples * (index + 1) / count
+        steps = round((end - seen) / bucket.batch_size)
         if index == count - 1 and not buckets:
             steps = max(1, steps)
-        if steps < 1:
-            continue
-        seen += steps * bucket.batch_size
-        buckets.append(dataclasses.replace(bucket, steps=steps, last_sample=seen))
+        if steps >= 1:
+            seen += steps * bucket.batch_size
+            buckets.append(dataclasses.replace(bucket, steps=steps, last_sample=seen))
     return Plan(tuple(_merge(buckets)), _baseline_macs(config), 'MAViL at the last mask ratio')
 
 
 def visible_at_stretches(config: Config) -> list[tuple[int, int]]:
-    """Visible tokens of sound and picture at each ratio of the curriculum, in order."""
-    count = config.masking.stretches
-    return [_visible(config, mask_ratio((index + 0.5) / count, config)) for index in range(count)]
+    """Visible (audio, video) tokens at each mask ratio of the curriculum, in order."""
+    return [_visible(config, _stretch_ratio(config, index)) for index in range(config.masking.stretches)]
 
 
 def mask_ratio(progress: float, config: Config) -> float:
-    """The curriculum's mask ratio at a share of training from 0 to 1; high first."""
+    """The curriculum's mask ratio after a share of training from 0 to 1."""
     masking = config.masking
     if masking.curriculum == 'none':
         return masking.end_ratio
@@ -156,12 +152,19 @@ def counts_at(config: Config, ratio: float) -> dict[str, tuple[int, int]]:
 
 
 def learning_rate_scale(batch_size: int, config: Config) -> float:
-    """How much the learning rate follows a batch that differs from `batch.size`."""
+    """The factor of the learning rate for a batch that differs from `batch.size`."""
     exponent = {'none': 0.0, 'sqrt': 0.5, 'linear': 1.0}[config.batch.lr_scaling]
     return (batch_size / config.batch.size) ** exponent
 
 
-def _bucket(config: Config, ratio: float, first_sample: int, index: int) -> Bucket:
+def _stretch_ratio(config: Config, index: int) -> float:
+    """The mask ratio at the middle of a stretch."""
+    return mask_ratio((index + 0.5) / config.masking.stretches, config)
+
+
+def _bucket_of_stretch(config: Config, index: int, first_sample: int) -> Bucket:
+    """The bucket of a stretch, without steps yet."""
+    ratio = _stretch_ratio(config, index)
     (audio, audio_decoded), (video, video_decoded) = counts_at(config, ratio).values()
     return Bucket(
         first_sample=first_sample,
@@ -178,6 +181,7 @@ def _bucket(config: Config, ratio: float, first_sample: int, index: int) -> Buck
 
 
 def _visible(config: Config, ratio: float) -> tuple[int, int]:
+    """Visible (audio, video) tokens at a mask ratio."""
     multiple = config.masking.token_multiple
     return (
         visible_tokens(config.audio.num_tokens, ratio, multiple),
@@ -186,35 +190,44 @@ def _visible(config: Config, ratio: float) -> tuple[int, int]:
 
 
 def _batch_size(config: Config, audio: int, video: int, index: int) -> int:
-    """`batch.size` clips at the end ratio; more while a clip is cheaper (rules: `BatchConfig`)."""
+    """The batch of a stretch with so many visible tokens; for the rules, see `BatchConfig`."""
     batch = config.batch
     if batch.rule == 'listed':
         return batch.listed[index]
-    reference = _visible(config, config.masking.end_ratio)
-    growth = {
-        'fixed': lambda: 1.0,
-        'visible_tokens': lambda: sum(reference) / (audio + video),
-        'macs': lambda: macs_per_clip(config, *reference).total / macs_per_clip(config, audio, video).total,
-    }[batch.rule]()
-    size = batch.multiple * round(batch.size * growth / batch.multiple)
+    # The batch costs as much as batch.size clips do at the end ratio.
+    end_cost = _clip_cost(config, *_visible(config, config.masking.end_ratio))
+    clips = batch.size * (end_cost / _clip_cost(config, audio, video))
+    size = batch.multiple * round(clips / batch.multiple)
     largest = batch.max_size - batch.max_size % batch.multiple
     return max(batch.multiple, min(size, largest))
 
 
+def _clip_cost(config: Config, audio: int, video: int) -> int:
+    """The cost of a clip with so many visible tokens, as the batch rule measures it."""
+    if config.batch.rule == 'visible_tokens':
+        return audio + video
+    if config.batch.rule == 'macs':
+        return macs_per_clip(config, audio, video).total
+    return 1  # fixed
+
+
 def _merge(buckets: list[Bucket]) -> list[Bucket]:
+    """Joins neighbours with the same shapes."""
     merged: list[Bucket] = []
     for bucket in buckets:
-        shapes = (bucket.audio_tokens, bucket.video_tokens, bucket.batch_size)
-        last = merged[-1] if merged else None
-        if last and shapes == (last.audio_tokens, last.video_tokens, last.batch_size):
-            merged[-1] = dataclasses.replace(
-                last, last_sample=bucket.last_sample, steps=last.steps + bucket.steps
-            )
+        if merged and _shapes(merged[-1]) == _shapes(bucket):
+            steps = merged[-1].steps + bucket.steps
+            merged[-1] = dataclasses.replace(merged[-1], last_sample=bucket.last_sample, steps=steps)
         else:
             merged.append(bucket)
     return merged
 
 
+def _shapes(bucket: Bucket) -> tuple[int, int, int]:
+    return bucket.audio_tokens, bucket.video_tokens, bucket.batch_size
+
+
 def _baseline_macs(config: Config) -> int:
+    """MACs of a clip in the run without DiffMAViL's techniques."""
     baseline = mavil_baseline(config)
     return macs_per_clip(baseline, *_visible(baseline, baseline.masking.end_ratio)).total

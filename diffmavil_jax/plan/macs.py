@@ -1,7 +1,7 @@
-"""Multiply-accumulates of a forward pass, counted from the shapes.
+"""Multiply-accumulates (MACs) of a forward pass, counted from the shapes.
 
-The convention of the papers: one multiply-accumulate of a matrix product is one "FLOP";
-softmax, norms, GELU, the front end and the B x B products of InfoNCE are left out.
+As in the papers, which call a MAC a "FLOP", only matrix products count. Softmax, norms, GELU,
+the front end and the B x B products of InfoNCE are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from diffmavil_jax.config.schema import Config
 
 @dataclasses.dataclass(frozen=True)
 class Macs:
-    """Multiply-accumulates per clip, forward, by part of the network."""
+    """Forward multiply-accumulates of a clip, for each part of the network."""
 
     audio_encoder: int
     video_encoder: int
@@ -22,7 +22,7 @@ class Macs:
     video_decoder: int
     embeddings: int  # patches in, latents between, predictions out
     second_view: int
-    teacher: int  # of stage 2, of the student's size, over the whole clip; it has no backward pass
+    teacher: int  # in stage 2: as large as the student, over the whole clip, without a backward pass
 
     @property
     def total(self) -> int:
@@ -57,8 +57,8 @@ def classifier_macs(config: Config, audio_tokens: int, video_tokens: int) -> int
 
     Args:
         config: the run.
-        audio_tokens: that are seen; 0 where the classifier has no audio.
-        video_tokens: likewise.
+        audio_tokens: tokens that the audio encoder is given; 0 without audio.
+        video_tokens: tokens that the video encoder is given; 0 without video.
     """
     model = config.model
     width, depth = model.vit.width, model.vit.depth
@@ -75,7 +75,7 @@ def classifier_macs(config: Config, audio_tokens: int, video_tokens: int) -> int
 
 
 def encoder_macs(width: int, depth: int, tokens: int, patch_dim: int, class_tokens: int = 1) -> int:
-    """Forward multiply-accumulates of one uni-modal encoder over `tokens` patches and class tokens."""
+    """Forward multiply-accumulates of one uni-modal encoder over patches and class tokens."""
     return _stack(depth, width, class_tokens + tokens) + tokens * patch_dim * width
 
 

@@ -1,4 +1,4 @@
-"""The plan as a table for people."""
+"""The plan as a table: what `main.py --plan` prints, and the rows of the report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.units import percent, si
 
+_HEADER = (
+    'first sample', 'last sample', 'steps', 'batch', 'mask', 'audio', 'video', 'MACs/clip', 'MACs', 'saved',
+)  # fmt: skip
+
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """The buckets as dictionaries, with multiply-accumulates and the share that they save."""
+    """The buckets as dictionaries, with their multiply-accumulates and the share that is saved."""
     rows = []
     for bucket in plan.buckets:
         clips = bucket.last_sample - bucket.first_sample
@@ -34,51 +38,17 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
     """The bucket table of `--plan`.
 
     Args:
-        name: of the run.
+        name: the name of the run.
         plan: its buckets.
-        audio_tokens: of a whole clip.
-        video_tokens: of a whole clip.
+        audio_tokens: audio tokens of a whole clip.
+        video_tokens: video tokens of a whole clip.
     """
-    header = (
-        'first sample',
-        'last sample',
-        'steps',
-        'batch',
-        'mask',
-        'audio',
-        'video',
-        'MACs/clip',
-        'MACs',
-        'saved',
-    )
-    lines = [header] + [
-        (
-            f'{row["first_sample"]:,}',
-            f'{row["last_sample"]:,}',
-            f'{row["steps"]:,}',
-            f'{row["batch_size"]:,}',
-            f'{row["mask_ratio"]:.3f}',
-            str(row['audio_tokens']),
-            str(row['video_tokens']),
-            si(row['macs_per_clip']),
-            si(row['macs']),
-            percent(row['saved']),
-        )
-        for row in plan_rows(plan)
-    ]
     total = (
-        'total',
-        f'{plan.total_samples:,}',
-        f'{plan.total_steps:,}',
-        '',
-        '',
-        '',
-        '',
-        '',
-        si(plan.macs),
-    )
-    lines.append((*total, percent(plan.saved)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        'total', f'{plan.total_samples:,}', f'{plan.total_steps:,}', '', '', '', '', '',
+        si(plan.macs), percent(plan.saved),
+    )  # fmt: skip
+    lines = [_HEADER, *map(_cells, plan_rows(plan)), total]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = '\n'.join(
         '  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
     )
@@ -88,4 +58,19 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
         f'({si(plan.baseline_macs_per_clip)} a clip), at equal clips.'
+    )
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f'{row["first_sample"]:,}',
+        f'{row["last_sample"]:,}',
+        f'{row["steps"]:,}',
+        f'{row["batch_size"]:,}',
+        f'{row["mask_ratio"]:.3f}',
+        str(row['audio_tokens']),
+        str(row['video_tokens']),
+        si(row['macs_per_clip']),
+        si(row['macs']),
+        percent(row['saved']),
     )
