@@ -1,4 +1,4 @@
-"""What a compiled step moves, against programs whose answer is known."""
+"""What a compiled step moves and computes, for programs whose numbers are known."""
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +71,8 @@ def test_traffic_of_one_operation_is_its_inputs_and_its_result():
     assert hlo.collectives() == []
 
 
-# As the compiler for TPUs writes it: no trip counts, S(1) for on-chip memory, and one all-gather in
-# pieces that run beside the loop's operations.
+# As the TPU compiler writes it: no trip counts, S(1) for on-chip memory, and one all-gather in pieces
+# that run beside the operations of the loop.
 TPU = """\
 HloModule jit_step, is_scheduled=true
 
@@ -128,7 +128,7 @@ def test_the_text_of_a_tpu_program_is_read_with_its_loops_and_pieces():
 
 def test_what_stays_on_the_chip_is_no_traffic():
     row = 128 * 4
-    # An iteration reads a row and writes one; the pieces' small operands are on the chip or constants.
+    # An iteration reads a row and writes one. The small operands of the pieces are on the chip or constants.
     slices, updates = 6 * row, 6 * (row + row)
     counter = 6 * 4
     assert Hlo(TPU).memory_traffic() == pytest.approx(slices + updates + counter, abs=6 * 4 + 4)

@@ -1,4 +1,4 @@
-"""`--compile_for`, on devices of this machine in place of the compiler's chips."""
+"""`--compile_for`, with the devices of this machine in place of TPUs."""
 
 import importlib.util
 
@@ -32,7 +32,7 @@ def test_every_bucket_is_compiled_and_data_are_not_read(config, rehearsal):
     assert [b.batch for b in rehearsal.buckets] == [b.batch_size for b in make_plan(config).buckets]
     assert rehearsal.fits
     assert rehearsal.axes == {'data': 2, 'fsdp': 2, 'tensor': 1}
-    # Two moments and a count; parameters without an `embed` axis lie whole on each chip.
+    # The optimizer has two moments and a count. Parameters without an `embed` axis are whole on each chip.
     assert rehearsal.optimizer == 2 * rehearsal.parameters + 4
     for bucket in rehearsal.buckets:
         assert bucket.temporaries > 0 and bucket.traffic > 0
@@ -41,7 +41,7 @@ def test_every_bucket_is_compiled_and_data_are_not_read(config, rehearsal):
 
 
 def test_only_parameters_and_what_is_contrasted_move_between_devices(config, rehearsal):
-    """Each parameter once for the forward pass and once for the gradient; no activation changes places."""
+    """Each parameter moves once in the forward pass and once for its gradient; no activation moves."""
     whole = 2 * rehearsal.parameters  # of the two devices of the fsdp axis
     for bucket in rehearsal.buckets:
         assert {c.kind for c in bucket.collectives} <= {'all-gather', 'all-reduce', 'reduce-scatter'}
@@ -55,11 +55,11 @@ def test_flops_of_a_chip_are_its_share_of_three_forward_passes(config, rehearsal
     for bucket, of_plan in zip(rehearsal.buckets, make_plan(config).buckets, strict=True):
         forward = macs_per_clip(config, of_plan.audio_tokens, of_plan.video_tokens).total
         expected = 3 * 2 * forward * bucket.batch / 4
-        # The front end and the contrast count too; there is no gradient for the input.
+        # The front end and the contrastive loss count as well, and the input needs no gradient.
         assert bucket.flops == pytest.approx(expected, rel=0.25)
 
 
-def test_the_table_says_what_bounds_a_step_and_what_does_not_fit(rehearsal):
+def test_the_table_tells_what_bounds_a_step_and_what_does_not_fit(rehearsal):
     text = compile_table(rehearsal)
     assert '4 chips (data 2 x fsdp 2 x tensor 1)' in text
     row = next(line for line in text.splitlines() if line.startswith(f'| {rehearsal.buckets[0].ratio:.3f}'))
@@ -70,7 +70,7 @@ def test_the_table_says_what_bounds_a_step_and_what_does_not_fit(rehearsal):
     assert 'all-gather of' in text
 
 
-def test_a_step_that_does_not_fit_is_said_not_raised(config, monkeypatch):
+def test_a_step_that_does_not_fit_is_reported_not_raised(config, monkeypatch):
     message = 'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.51G of 15.75G hbm.'
 
     def refuse(self, *_, **__):

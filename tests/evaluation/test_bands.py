@@ -1,3 +1,5 @@
+"""Energies by frequency band, against loops over every coefficient."""
+
 import dataclasses
 import math
 

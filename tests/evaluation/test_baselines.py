@@ -1,4 +1,4 @@
-"""Raw baselines against loops and scikit-learn."""
+"""Baselines without a network, against loops and scikit-learn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sound made from log-mel has that log-mel, at the level of the sound it is from."""
+"""Sound made from a log-mel spectrogram has that spectrogram, at the level of the original sound."""
 
 import pathlib
 

@@ -11,7 +11,7 @@ from diffmavil_jax.evaluation.classification import Answers
 
 @pytest.fixture(params=[0, 1, 2])
 def multi_label(request):
-    """Scores in steps, so that many are equal, of 200 clips with any number of 12 classes."""
+    """Rounded scores, many of them equal, of 200 clips with any number of 12 classes."""
     rng = np.random.default_rng(request.param)
     targets = (rng.random((200, 12)) < np.linspace(0.02, 0.6, 12)).astype(np.float64)
     targets[0] = 1

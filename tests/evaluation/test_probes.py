@@ -1,3 +1,5 @@
+"""Probes and nearest neighbours against scikit-learn."""
+
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -66,7 +68,7 @@ def test_the_strength_has_the_least_leave_one_out_error(n, d):
 
 
 @pytest.mark.parametrize('n, d', [(100, 5), (40, 200)])
-def test_linear_probe_is_a_discriminant_analysis_of_what_ridge_predicts_of_others(n, d):
+def test_linear_probe_is_a_discriminant_analysis_of_leave_one_out_predictions(n, d):
     train_x, train_y, eval_x, eval_y = clusters(n, 300, d, 4, 2.0)
     scores, strength = reference_predictions(train_x, np.eye(4)[train_y], eval_x)
     x = StandardScaler().fit(train_x).transform(train_x.astype(np.float64))
@@ -75,7 +77,7 @@ def test_linear_probe_is_a_discriminant_analysis_of_what_ridge_predicts_of_other
         rest = np.arange(n) != i
         model = Ridge(alpha=strength, solver='svd').fit(x[rest], np.eye(4)[train_y[rest]])
         others.append(model.predict(x[i : i + 1])[0])
-    # The four add up to one, which the reference takes badly.
+    # The four columns add up to one. The reference needs independent ones, so the last is left out.
     reference = LinearDiscriminantAnalysis().fit(np.stack(others)[:, :3], train_y)
     accuracy = probes.linear_probe(train_x, train_y, eval_x, eval_y)
     # A clip on the border of two classes may fall either way.

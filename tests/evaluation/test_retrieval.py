@@ -1,3 +1,5 @@
+"""Ranks and recalls of retrieval, against a loop over all pairs."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""The suite on an untrained network and the generated world: its names, and that padding is invisible."""
+"""The suite on an untrained network and the generated world: names, and batches with padding."""
 
 import flax.linen as nn
 import jax

@@ -50,7 +50,7 @@ def test_buckets_have_no_gaps_and_hold_whole_batches_of_integers(case):
     assert plan.buckets[0].first_sample == 0
     for before, after in itertools.pairwise(plan.buckets):
         assert before.last_sample == after.first_sample
-        # Else they would be one.
+        # Neighbours with the same shapes are merged.
         assert (before.audio_tokens, before.video_tokens, before.batch_size) != (
             after.audio_tokens,
             after.video_tokens,
@@ -76,7 +76,7 @@ def test_buckets_have_no_gaps_and_hold_whole_batches_of_integers(case):
     assert plan.total_steps == sum(bucket.steps for bucket in plan.buckets)
 
 
-def test_ratios_fall_from_near_09_to_near_08_with_their_mean_amid():
+def test_ratios_fall_from_near_09_to_near_08_evenly_around_their_mean():
     plan = make_plan(paper())
     ratios = [bucket.mask_ratio for bucket in plan.buckets]
     assert ratios == pytest.approx([0.89, 0.87, 0.85, 0.83, 0.81])

@@ -1,3 +1,5 @@
+"""Multiply-accumulates against figures by hand and against XLA's count."""
+
 import dataclasses
 import types
 
@@ -109,7 +111,7 @@ def wide():
 
 
 def forward_flops(config):
-    """XLA's count for one clip: encoders, fusion, decoders, and the second view if there is one."""
+    """XLA's count for one clip: encoders, fusion, decoders, and the second view if the loss has one."""
     (bucket,) = make_plan(config).buckets
     counts = {
         'audio': (config.audio.num_tokens, config.audio.patch_dim, bucket.audio_tokens, bucket.audio_decoded),
