@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import scipy.io.wavfile
-from jaxtyping import Float
 
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
@@ -22,6 +19,7 @@ from diffmavil_jax.evaluation.listening import to_waveform
 from diffmavil_jax.inference.reconstruct import Options, Reconstructor, Result
 from diffmavil_jax.report import figures, film, sheets
 from diffmavil_jax.report.content import Reconstruction
+from diffmavil_jax.report.sound import to_wav
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +86,8 @@ def _contents(config: Config, path: str, result: Result, video: str, seed: int) 
     }
     for name, log_mel in (('target', stages['audio'].target), ('reconstruction', stages['audio'].prediction)):
         if np.isfinite(log_mel).all():
-            contents[f'_{name}.wav'] = _wav(log_mel, config.data.sample_rate, result.samples, seed)
+            rate = config.data.sample_rate
+            contents[f'_{name}.wav'] = to_wav(to_waveform(log_mel, rate, result.samples, seed), rate)
     return contents
 
 
@@ -100,12 +99,6 @@ def _write(folder: pathlib.Path, contents: Mapping[str, bytes]) -> tuple[pathlib
     except OSError as error:
         raise ConfigError(f'output = {str(folder)!r}: must be a folder to write to ({error}).') from None
     return tuple(folder / name for name in contents)
-
-
-def _wav(log_mel: Float[np.ndarray, 't f'], sample_rate: int, samples: int, seed: int) -> bytes:
-    buffer = io.BytesIO()
-    scipy.io.wavfile.write(buffer, sample_rate, to_waveform(log_mel, sample_rate, samples, seed))
-    return buffer.getvalue()
 
 
 def _names(files: Iterable[str]) -> list[str]:

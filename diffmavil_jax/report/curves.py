@@ -1,4 +1,4 @@
-"""Curves of a run: losses, schedules and evaluations."""
+"""Plots of numbers: losses, schedules and held-out scores over clips seen, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Points = list[tuple[float, float]]  # samples, value
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """One small plot: lines as (label, points, colour), their values in one unit."""
+    """One small plot: lines as (label, points, colour), with values in one unit."""
 
     title: str
     lines: Sequence[tuple[str, Points, str]]
@@ -43,6 +43,7 @@ class _Panel:
     reference: tuple[str, Points] | None = None
 
 
+# Titles of known names, in the order of their panels.
 LOSS_NAMES = {
     'loss': 'Total loss',
     'audio': 'Audio reconstruction',
@@ -50,8 +51,6 @@ LOSS_NAMES = {
     'inter': 'Audio–video contrast (InfoNCE)',
     'intra': 'View–view contrast (InfoNCE)',
 }
-
-
 SCHEDULE_NAMES = {
     'mask_ratio': 'Mask ratio',
     'batch_size': 'Batch size',
@@ -59,29 +58,22 @@ SCHEDULE_NAMES = {
     'clips_per_second': 'Clips per second',
 }
 
-
-# The clock and the counters of a line, of which a curve says nothing.
+# Clocks and counters, which are not drawn.
 _BOOKKEEPING = re.compile(r'samples|steps?|bucket|time|.*_(s|seconds|samples)')
-
-
 _SHARES = frozenset({'r1', 'r5', 'r10', 'top1', 'top5', 'accuracy'})
-
-
 _WORDS = {'r1': 'R@1', 'r5': 'R@5', 'r10': 'R@10', 'top1': 'top-1', 'top5': 'top-5', 'knn': 'kNN'}
-
-
-# What tells the lines of one panel apart.
+# Words that distinguish the lines of one panel.
 _LINES = {'audio': 'audio', 'video': 'video', 'fused': 'fused', 'a2v': 'a→v', 'v2a': 'v→a'}
 
 
 def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """The total loss and each part, one panel each, over clips seen; None without any."""
+    """The total loss and its parts over clips seen, a panel for each; None without any."""
     curves = _curves(history, lambda key: '/' not in key and not _BOOKKEEPING.fullmatch(key))
     names = [name for name in LOSS_NAMES if name in curves]
     names += sorted(name for name in curves if name not in LOSS_NAMES and name not in SCHEDULE_NAMES)
     if not names:
         return None
-    # The InfoNCE of a network that can't tell the clips of a batch apart.
+    # InfoNCE of a network that can't tell the clips of a batch apart.
     chance = [(x, math.log(batch)) for x, batch in curves.get('batch_size', ()) if batch > 0]
     panels = [
         _Panel(
@@ -106,11 +98,11 @@ def schedule_curves(history: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 
 def evaluation_curves(history: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Held-out numbers (`eval/…`) over clips seen; None without any.
+    """Held-out scores (`eval/…`) over clips seen; None without any.
 
     Names that differ only in the modality or the direction share a panel.
     """
-    curves = _curves(history, lambda key: key.startswith('eval/'))
+    curves = _curves(history, lambda key: key.startswith('eval/') and not key.endswith('/clips'))
     groups: dict[tuple[str, ...], list[tuple[str, Points, str]]] = {}
     for name in curves:
         words = re.split(r'[/._ ]+', name.removeprefix('eval/'))
@@ -198,7 +190,7 @@ def _style(axis: Axes, unit: Unit, last: float) -> None:
 
 
 def _tick(value: float, unit: Unit) -> str:
-    """A round number on an axis, short."""
+    """A short label for a round number on an axis."""
     if unit == 'percent':
         return f'{100 * value:.3g} %'
     if abs(value) >= 10_000:
@@ -207,9 +199,9 @@ def _tick(value: float, unit: Unit) -> str:
 
 
 def _legend(axis: Axes, panel: _Panel, room: float) -> None:
-    """The title, and right of it each line's name and last value in its colour.
+    """Writes the title, and at the right the name and the last value of each line in its colour.
 
-    `room` is in points; where it is short, the values of several lines are left out.
+    `room` is the width in points; if the values of several lines do not fit, they are left out.
     """
     style: dict[str, Any] = {'fontsize': 9, 'fontweight': 'bold', 'color': TEXT, 'parse_math': False}
     axis.set_title(panel.title, loc='left', pad=7, **style)
@@ -230,7 +222,7 @@ def _legend(axis: Axes, panel: _Panel, room: float) -> None:
 
 
 def confusion_matrix(confusion: Confusion) -> Figure:
-    """Truth by row, answer by column, shaded by the share of the row; counts where there is room."""
+    """True classes by row and answers by column, shaded by the share of the row; counts where they fit."""
     count = len(confusion.classes)
     shares = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
     side = min(7.5, 1.5 + 0.42 * count)

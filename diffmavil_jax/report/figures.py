@@ -1,10 +1,8 @@
-"""The pictures of a report, drawn with matplotlib's objects: no global state, no display.
+"""What all figures share: size, colours, and placing axes and text in inches from the top left.
 
-Every figure is WIDTH inches wide at DPI and laid out in inches, so that its size in
-pixels follows from its content alone. No text of a user (a file name, say) is drawn:
+Figures are matplotlib's objects, without global state and without a display. Each is WIDTH inches wide at
+DPI, so its size in pixels follows from its content alone. No text of a user, such as a file name, is drawn:
 that belongs to the page, which has every font.
-
-Axes: t time, f mel bins, h w picture, T pictures of a clip.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from matplotlib.figure import Figure
 
 WIDTH = 11.0  # inches
 DPI = 160
-GAPS = 16  # sides of a frame to the gap between two
+GAPS = 16  # a frame is so many times as wide as the gap to the next
 
 # The palette: one colour for each modality on every figure.
 BACKGROUND = '#ffffff'
@@ -39,22 +37,13 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-# ---- Curves -------------------------------------------------------------------------
-
-
-# ---- Clips --------------------------------------------------------------------------
-
-
-# ---- Layout in inches, from the top left ----------------------------------------------
-
-
 def new_figure(height: float) -> Figure:
     """An empty figure, WIDTH inches wide."""
     return Figure(figsize=(WIDTH, round(height * DPI) / DPI), dpi=DPI, facecolor=BACKGROUND)
 
 
 def axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches from the top left corner."""
+    """Adds axes at a place in inches from the top left corner."""
     total = figure.get_figheight()
     axis = figure.add_axes((x / WIDTH, 1 - (y + height) / total, width / WIDTH, height / total))
     axis.set_facecolor('none')
@@ -72,7 +61,7 @@ def text(
     weight: str = 'normal',
     align: str = 'left',
 ) -> None:
-    """Text at a place in inches from the top left corner."""
+    """Adds text at a place in inches from the top left corner."""
     where = (x / WIDTH, 1 - y / figure.get_figheight())
     va = 'center' if align == 'center' else 'baseline'
     figure.text(

@@ -1,4 +1,4 @@
-"""The pictures of a clip in motion: what was there, what was seen, what was made of it."""
+"""A clip in motion, as GIF or MP4: the target, what the encoder sees, and the reconstruction."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from diffmavil_jax.report.content import Frames, Stages
 from diffmavil_jax.report.figures import BACKGROUND, GAPS, MASKED
 
 FORMATS = ('gif', 'mp4')
-_LEAST_SIDE = 192  # pixels: smaller pictures are enlarged, each pixel to a square
+_LEAST_SIDE = 192  # pixels; smaller frames are enlarged, each pixel to a square
 
 
 def side_by_side(stages: Stages) -> UInt8[np.ndarray, 'T h w 3']:
-    """Target, visible part and reconstruction; without a target the reconstruction alone."""
+    """Target, visible part and reconstruction; without a known target, the reconstruction alone."""
     shown = [stages.target, stages.masked, stages.prediction]
     if not np.isfinite(stages.target).any():
         shown = shown[2:]
@@ -29,13 +29,13 @@ def side_by_side(stages: Stages) -> UInt8[np.ndarray, 'T h w 3']:
     gap = np.broadcast_to(to_rgb(BACKGROUND), (count, height, max(1, width // GAPS), 3))
     parts = [part for picture in pictures for part in (gap, picture)][1:]
     sheet = np.concatenate(parts, axis=2)
-    # Even sides, which the colours of an MP4 need.
+    # The pixel format yuv420p of an MP4 needs even sides.
     sheet = np.pad(sheet, ((0, 0), (0, height % 2), (0, sheet.shape[2] % 2), (0, 0)), mode='edge')
     return np.round(255 * sheet).astype(np.uint8)
 
 
 def to_gif(frames: UInt8[np.ndarray, 'T h w 3'], seconds: float) -> bytes:
-    """An animation without end; each of its rounds takes `seconds`, to the hundredth for each picture."""
+    """A GIF that repeats every `seconds`; the format rounds the time of a frame to 0.01 s."""
     first, *others = (Image.fromarray(frame) for frame in frames)
     buffer = io.BytesIO()
     duration_ms = round(1000 * seconds / len(frames))
@@ -44,7 +44,7 @@ def to_gif(frames: UInt8[np.ndarray, 'T h w 3'], seconds: float) -> bytes:
 
 
 def to_mp4(frames: UInt8[np.ndarray, 'T h w 3'], seconds: float) -> bytes:
-    """A film in H.264 that lasts `seconds`."""
+    """An MP4 in H.264 that lasts `seconds`."""
     buffer = io.BytesIO()
     rate = fractions.Fraction(len(frames) / seconds).limit_denominator(1000)
     with av.open(buffer, 'w', format='mp4') as container:

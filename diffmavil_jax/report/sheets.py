@@ -1,4 +1,7 @@
-"""Sheets of clips: reconstructions, retrievals and frames."""
+"""Pictures of clips: reconstructions stage by stage, retrievals, and strips of frames.
+
+Axes: t time, f mel bins, h w picture, T frames of a clip.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,11 @@ from diffmavil_jax.report.figures import (
 from diffmavil_jax.units import spell
 
 MAX_FRAMES = 8  # shown of a clip
-
-
-MAX_MATCHES = 5
+MAX_MATCHES = 5  # shown of a query
 
 
 def frame_strip(frames: Frames) -> Figure:
-    """The pictures of one clip, side by side."""
+    """The frames of one clip, side by side."""
     shown = _pick(frames, MAX_FRAMES)
     figure = new_figure(WIDTH / MAX_FRAMES)
     _frames(axes(figure, 0, 0, WIDTH * len(shown) / MAX_FRAMES, WIDTH / MAX_FRAMES), shown, len(shown))
@@ -43,9 +44,9 @@ def frame_strip(frames: Frames) -> Figure:
 
 
 def reconstruction_sheet(example: Reconstruction) -> Figure:
-    """What was there, what the encoder sees, what the decoder starts from, and its prediction.
+    """A row for each stage: the target, what the encoder sees, what the decoder starts from, the prediction.
 
-    One row each: the spectrogram over seconds, in one colour range, and the frames.
+    A row has the spectrogram over seconds, in one colour range for all rows, and the frames.
     """
     rows = _stage_rows(example)
     shown = min(MAX_FRAMES, len(example.video.target))
@@ -76,7 +77,7 @@ def reconstruction_sheet(example: Reconstruction) -> Figure:
 
 
 def hero(example: Reconstruction) -> Figure:
-    """One wide picture of the method: hidden, diffused, reconstructed, and the truth beside."""
+    """One wide picture of the method: a clip hidden, diffused, reconstructed, and as it was."""
     rows = _stage_rows(example)
     order = [*rows[1:], rows[0]]
     hidden = f'{_hidden(example.audio)} of sound, {_hidden(example.video)} of picture hidden'
@@ -103,7 +104,7 @@ def hero(example: Reconstruction) -> Figure:
 
 
 def retrieval_sheet(examples: Sequence[RetrievalExample]) -> Figure:
-    """One query a row and its best matches; the clip that belongs to it is outlined."""
+    """A row for each query, with its best matches; the clip that the query comes from is outlined."""
     top, height, gap, left, query_width = 0.42, 1.2, 0.42, 0.1, 1.75
     figure = new_figure(top + len(examples) * (height + gap) - 0.08)
     start = left + query_width + 0.4
@@ -129,7 +130,7 @@ def retrieval_sheet(examples: Sequence[RetrievalExample]) -> Figure:
 
 
 def colour_range(spectrograms: Sequence[Spectrogram]) -> tuple[float, float]:
-    """The range that a row of spectrograms shares: all but their quietest and loudest hundredth."""
+    """The colour range that spectrograms share: their percentiles 1 and 99.7."""
     values = np.concatenate([np.ravel(s[np.isfinite(s)]) for s in spectrograms] or [np.zeros(0)])
     if not values.size:
         return 0.0, 1.0
@@ -154,7 +155,7 @@ def _hidden(stages: Stages) -> str:
 
 
 def _pick(frames: Frames, count: int) -> Frames:
-    """`count` frames at even distances, the first and the last among them."""
+    """`count` frames at even distances, from the first to the last."""
     chosen: Frames = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
     return chosen
 
@@ -165,7 +166,7 @@ def _clip(
     box: tuple[float, float, float, float],
     limits: tuple[float, float],
 ) -> tuple[float, float, float, float]:
-    """A spectrogram, or four frames, two by two; returns the box that it fills."""
+    """Draws a spectrogram, or four frames two by two; returns the box that it fills."""
     x, y, width, height = box
     if content.ndim == 2:
         _spectrogram(axes(figure, *box), content, limits, 1.0)
@@ -187,7 +188,7 @@ def _spectrogram(axis: Axes, values: Spectrogram, limits: tuple[float, float], s
 
 
 def _frames(axis: Axes, frames: Frames, columns: int) -> None:
-    """Frames in rows of `columns`, as one image: an axis for each would take most of the time."""
+    """Draws frames in rows of `columns`, as one image: axes for each frame would take most of the time."""
     count, h, w, _ = frames.shape
     gap_h, gap_w = (max(1, round(side / GAPS)) for side in (h, w))
     rows = math.ceil(count / columns)

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from diffmavil_jax.report import content, curves, figures, run_page, sheets
-from diffmavil_jax.tasks.reports.pretraining import tables as tables_of
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
 DATA_URI = 'data:image/png;base64,'
@@ -300,27 +299,6 @@ def test_a_single_line_of_history_can_be_drawn():
     for draw in (curves.loss_curves, curves.schedule_curves, curves.evaluation_curves):
         with Image.open(io.BytesIO(figures.to_png(draw(line)))) as image:
             assert image.width == round(figures.WIDTH * figures.DPI)
-
-
-def test_headlines_come_from_nested_or_dotted_names_and_only_where_known():
-    nested = {'retrieval': {'a2v': {'r10': 0.5}}, 'untrained': {'retrieval': {'a2v': {'r10': 0.04}}}}
-    dotted = {'retrieval.a2v.r10': 0.5, 'untrained.retrieval.a2v.r10': 0.04}
-    cards = content.pretraining_headlines(nested)
-    assert [(card.value, card.detail) for card in cards] == [('50.0 %', 'untrained 4.0 %')]
-    assert content.pretraining_headlines(dotted) == cards
-    assert content.pretraining_headlines({}) == []
-    timed = content.pretraining_headlines({'clips_seen': 28160, 'time': {'total_s': 251}})
-    assert timed == [content.Headline('Clips seen', '28,160', 'in 4 min 11 s')]
-
-
-def test_coverage_stands_beside_every_score():
-    scores = {'retrieval': {'a2v': {'r10': 0.5}}, 'reconstruction': {'audio': {'low': 0.3}}}
-    covered = '17,249 of 20,371 evaluation clips present'
-    (card,) = content.pretraining_headlines(scores | {'coverage': covered})
-    assert card.detail == covered
-    tables = tables_of(scores | {'coverage': covered})
-    assert len(tables) == 2 and all(table.caption.endswith(f' {covered}.') for table in tables)
-    assert not any('present' in table.caption for table in tables_of(scores | {'coverage': ''}))
 
 
 def test_plan_totals_weigh_the_saving_by_macs():

@@ -1,24 +1,20 @@
-"""Puts a classifier's scores, confusions and mistakes into its report."""
+"""The report of a classifier: scores with intervals, classes, confusions and mistakes."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
-import wave
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.data.clip import Clip, Sources
+from diffmavil_jax.data.clip import Sources
 from diffmavil_jax.evaluation.classification import Answers, ClassifierSuite
 from diffmavil_jax.evaluation.metrics import Interval, confusion
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.report.content import (
-    CLASSIFICATION_LEAD,
-    CLASSIFICATION_RESULTS,
     Confusion,
     Headline,
     Mistake,
@@ -27,11 +23,19 @@ from diffmavil_jax.report.content import (
     Table,
 )
 from diffmavil_jax.report.run_page import write_report
+from diffmavil_jax.report.sound import to_wav
 from diffmavil_jax.tasks.reports.facts import Facts, refusals, run_summary, spell_facts
 from diffmavil_jax.training.metrics import read_metrics
 from diffmavil_jax.units import Unit, spell
 
-_MISTAKES = 6
+LEAD = (
+    'A network learned to name what is in short clips, from clips whose class is known. This page says '
+    'what ran, how often it is right on clips that it was not trained on, and where it is wrong.'
+)
+RESULTS = (
+    'Each clip is scored once, from one crop. Test clips took no part in training, and nothing was chosen by '
+    'their scores. Intervals are 95 % confidence intervals.'
+)
 
 TITLES = {
     'top1': 'Top-1 accuracy',
@@ -42,9 +46,11 @@ TITLES = {
     'd_prime': "d'",
 }
 
+_MISTAKES = 6  # shown
+
 
 def unit_of(score: str) -> Unit:
-    """How a score is spelled."""
+    """The unit in which a score is written."""
     return 'number' if score in ('auc', 'd_prime') else 'percent'
 
 
@@ -57,7 +63,7 @@ def write(
     workdir: pathlib.Path,
     facts: Facts,
 ) -> pathlib.Path:
-    """Asks about all validation and test clips and writes report/; returns the path of index.html.
+    """Classifies all validation and test clips and writes report/; returns the path of index.html.
 
     `summary.json` has `test.SCORE.{value,low,high}` and the same under `validation`.
     """
@@ -82,8 +88,8 @@ def write(
     report = Report(
         title=config.name,
         command=facts.command,
-        lead=CLASSIFICATION_LEAD,
-        results=CLASSIFICATION_RESULTS,
+        lead=LEAD,
+        results=RESULTS,
         headlines=[_headline(score, interval, sources) for score, interval in intervals['test'].items()],
         facts=spell_facts(summary, facts, plan),
         history=read_metrics(workdir),
@@ -110,7 +116,7 @@ def spell_scores(scores: Mapping[str, Interval]) -> str:
 
 
 def coverage_of(name: str, sources: Sources) -> str:
-    """How many of the test clips that the benchmark lists were there, if that is known."""
+    """How many of the test clips that the benchmark lists are present, if that is known."""
     return f'; {sources.coverage}' if name == 'test' and sources.coverage else ''
 
 
@@ -126,7 +132,7 @@ def score_table(intervals: Mapping[str, Mapping[str, Interval]], coverage: str) 
         )
         for score in scores
     ]
-    caption = 'From and to are the 95 % interval of a bootstrap over clips.'
+    caption = '“From” and “to” are the ends of the 95 % interval of a bootstrap over clips.'
     return Table('Scores', f'{caption} {coverage}'.strip(), columns, rows)
 
 
@@ -147,7 +153,7 @@ def _class_table(answers: Answers, names: tuple[str, ...], by_class: np.ndarray)
     rows = [Row(names[i], [by_class[i]], 'percent') for i in order]
     return Table(
         'Each class',
-        f'{what} on the test clips ({int(clips.sum()):,} labels), the worst first.',
+        f'{what} on the test clips ({int(clips.sum()):,} labels), lowest first.',
         [what],
         rows,
     )
@@ -171,20 +177,8 @@ def _mistakes(config: Config, suite: ClassifierSuite, answers: Answers) -> list[
                 truth=names[answers.labels[i]],
                 guess=names[guesses[i]],
                 probability=float(sure[i]),
-                sound=_wav(clip, config.data.sample_rate),
+                sound=to_wav(clip['waveform'], config.data.sample_rate) if 'waveform' in clip else None,
                 frames=clip['frames'] / np.float32(255) if 'frames' in clip else None,
             )
         )
     return mistakes
-
-
-def _wav(clip: Clip, sample_rate: int) -> bytes | None:
-    if 'waveform' not in clip:
-        return None
-    buffer = io.BytesIO()
-    with wave.open(buffer, 'wb') as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample_rate)
-        file.writeframes(clip['waveform'].astype('<i2').tobytes())
-    return buffer.getvalue()

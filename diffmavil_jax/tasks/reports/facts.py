@@ -1,4 +1,4 @@
-"""What the report of any run says of the process and of the plan."""
+"""What every report says of its run: device, versions, times, MACs, refused files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from diffmavil_jax.units import spell
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is to be said of the process itself; `started` is time.time() when it began."""
+    """What is known of the process.
+
+    Attributes:
+        command: that repeats the run.
+        environment: device and versions.
+        timings: of training, over all starts of the run.
+        started: time.time() at this start.
+        notes: sentences for the page.
+    """
 
     command: str
     environment: Mapping[str, Any]
@@ -46,12 +54,12 @@ def run_summary(config: Config, plan: Plan, params: Any, refused: int, facts: Fa
 
 
 def spell_facts(summary: Mapping[str, Any], facts: Facts, plan: Plan) -> dict[str, str]:
-    """The same for people."""
+    """The facts on the page: a name and a text for each."""
     seconds = summary['time']
     return {
         'Device': str(facts.environment['device']),
         'Clips seen': spell(summary['clips_seen']),
-        'Wall-clock of this start': spell(seconds['total_s'], 'seconds'),
+        'Wall-clock since this start': spell(seconds['total_s'], 'seconds'),
         'Training': spell(seconds['train_s'], 'seconds'),
         'Waiting for data': spell(seconds['data_wait_s'] / max(seconds['train_s'], 1e-9), 'percent'),
         'Waiting for the compiler': spell(seconds['compile_s'], 'seconds'),
@@ -68,7 +76,7 @@ def spell_facts(summary: Mapping[str, Any], facts: Facts, plan: Plan) -> dict[st
 
 
 def refusals(sources: Sequence[ClipSource]) -> list[tuple[str, str]]:
-    """(path, reason) of what was refused; all parts of a dataset know all of it, and each is listed once."""
+    """(path, reason) of each refused file, once: every part of a dataset names the files of all parts."""
     all_of_them: dict[Refusal, None] = {}
     for source in sources:
         all_of_them |= dict.fromkeys(source.refused())

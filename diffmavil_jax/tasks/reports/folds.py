@@ -1,4 +1,4 @@
-"""The report over the folds of a cross-validation, from what each fold's own report says."""
+"""The report of a cross-validation, from the summaries of its folds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ import scipy.stats
 from diffmavil_jax.config.clips import split_list
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.report.content import (
-    CLASSIFICATION_LEAD,
-    CLASSIFICATION_RESULTS,
     Headline,
     Report,
     Row,
     Table,
 )
 from diffmavil_jax.report.run_page import write_report
-from diffmavil_jax.tasks.reports.classification import TITLES, unit_of
+from diffmavil_jax.tasks.reports.classification import LEAD, RESULTS, TITLES, unit_of
 from diffmavil_jax.units import spell
 
 
 def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
-    """Writes report/ below `root`, which holds a directory for each fold; returns the page's path.
+    """Writes report/ in `root`, which has a directory for each fold; returns the path of index.html.
 
     `summary.json` has `test.SCORE.{mean,std,low,high,folds}`.
     """
@@ -47,12 +45,12 @@ def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
         for score, result in scores.items()
     ]
     coverage = '; '.join(dict.fromkeys(filter(None, (summary['coverage'] for summary in summaries))))
-    caption = f'Each fold was tested once by a network trained on the others. {coverage}'.strip()
+    caption = f'Each fold was tested once, by a network trained on the other folds. {coverage}'.strip()
     report = Report(
         title=config.name,
         command=command,
-        lead=CLASSIFICATION_LEAD,
-        results=CLASSIFICATION_RESULTS,
+        lead=LEAD,
+        results=RESULTS,
         headlines=[
             Headline(
                 f'{TITLES[score]}, mean of {len(names)} folds',
@@ -63,7 +61,7 @@ def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
             for score, result in scores.items()
         ],
         tables=[Table('Test scores', caption, [*names, 'mean', 'standard deviation'], rows)],
-        notes=[f'The fold {name} has its own report in {name}/report/.' for name in names],
+        notes=[f'The report of fold {name} is in {name}/report/.' for name in names],
         summary={'name': config.name, 'folds': list(names), 'test': scores, 'coverage': coverage},
     )
     return write_report(report, root / 'report')
