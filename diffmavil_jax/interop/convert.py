@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import vit
-from diffmavil_jax.interop.layout import Branch
+from diffmavil_jax.interop.layouts import Branch
 from diffmavil_jax.interop.state_dict import StateDict
 from diffmavil_jax.models.positions import picture_table
 

@@ -19,8 +19,7 @@ from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import vit
 from diffmavil_jax.interop.card import make_card
 from diffmavil_jax.interop.convert import Encoder, audio_encoder, video_encoder
-from diffmavil_jax.interop.layout import Layout
-from diffmavil_jax.interop.layouts import LAYOUTS
+from diffmavil_jax.interop.layouts import LAYOUTS, Layout
 from diffmavil_jax.interop.state_dict import StateDict
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.saved import weights

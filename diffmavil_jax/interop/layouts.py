@@ -1,18 +1,126 @@
-"""All layouts by name."""
+"""Where the parts of our networks are in the files of other projects: one layout for each project."""
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Mapping
 
-from diffmavil_jax.interop import audiomae, cavmae, mae, mavil
-from diffmavil_jax.interop.layout import Layout
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Blocks named `prefix.0.norm1.weight` and so on, as timm names them."""
+
+    prefix: str
+    norms: str = ''  # what the names of their norms end with
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """One encoder.
+
+    Attributes:
+        layers: of blocks that run one after the other.
+        patches: the convolution that embeds patches.
+        positions: tables that are added up, each with a row a token or one for all.
+        class_token: empty without one; where there is one, the first position is its own.
+        norm: the last norm, which a file may lack; empty without one.
+        picture: it was trained on pictures: positions are of (height, width), kernels see one frame.
+        frequency_first: tokens and kernels of sound are (frequency, time).
+    """
+
+    layers: tuple[Layers, ...]
+    patches: str
+    positions: tuple[str, ...]
+    class_token: str = ''
+    norm: str = ''
+    picture: bool = False
+    frequency_first: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The encoders of a file and, if it has one, its fusion.
+
+    Attributes:
+        encoders: by modality.
+        front_end: what the audio encoder was trained on; for pictures, what such encoders are used with.
+        frames: of a clip, where the file does not tell.
+        patch_frames: of a tubelet, where the file does not tell.
+        fusion: its blocks, which a file may lack.
+        remarks: in what the network differs from the original.
+    """
+
+    encoders: Mapping[str, Branch]
+    front_end: str = 'audiomae'
+    frames: int = 8
+    patch_frames: int = 2
+    fusion: Layers | None = None
+    remarks: tuple[str, ...] = ()
+
+
+# MAE on ImageNet (He et al. 2022), for either encoder or both. For sound, the kernel's colours are summed, as
+# AudioMAE does it, so that a grey picture and a spectrogram of the same values look alike. The positions of a
+# 14 x 14 picture are interpolated over time and frequency.
+_MAE_VIT = Branch(
+    layers=(Layers('blocks'),),
+    patches='patch_embed.proj',
+    positions=('pos_embed',),
+    class_token='cls_token',
+    norm='norm',
+    picture=True,
+)
+_MAE = Layout(encoders={'audio': _MAE_VIT, 'video': _MAE_VIT})
+
+# AudioMAE (Huang et al. 2022b): one encoder of sound. Its positions were made for a grid of 8 x 64 and are
+# added to tokens of 64 x 8 (time first), so the table is right only in the order in which it is stored.
+_AUDIOMAE = Layout(encoders={'audio': dataclasses.replace(_MAE_VIT, picture=False)})
+
+# CAV-MAE (Gong et al. 2023): eleven layers of each modality, then one that both share. A modality alone
+# passes the shared layer with norms of its own, and so do our encoders. CAV-MAE's joint pass, in which sound
+# and picture enter the shared layer together, is not imported.
+_CAVMAE = Layout(
+    encoders={
+        'audio': Branch(
+            layers=(Layers('blocks_a'), Layers('blocks_u', norms='_a')),
+            patches='patch_embed_a.proj',
+            positions=('pos_embed_a', 'modality_a'),
+            norm='norm_a',
+            frequency_first=True,
+        ),
+        'video': Branch(
+            layers=(Layers('blocks_v'), Layers('blocks_u', norms='_v')),
+            patches='patch_embed_v.proj',
+            positions=('pos_embed_v', 'modality_v'),
+            norm='norm_v',
+            picture=True,
+        ),
+    },
+    front_end='cavmae',
+    frames=1,
+    patch_frames=1,
+    remarks=('Layer norms add 1e-6 to the variance, where CAV-MAE adds 1e-5.',),
+)
+
+# MAViL (Huang et al. 2022), with the parameter names of its only public inference code, in AV-SUPERB.
+_MAVIL = Layout(
+    encoders={
+        'audio': Branch(
+            layers=(Layers('blocks'),),
+            patches='patch_embed.proj',
+            positions=('pos_embed',),
+            class_token='cls_token',
+        ),
+        'video': Branch(
+            layers=(Layers('blocks_v'),),
+            patches='patch_embed_v.proj',
+            positions=('pos_embed_v',),
+            class_token='cls_token_v',
+        ),
+    },
+    fusion=Layers('blocks_av'),
+)
 
 LAYOUTS: Mapping[str, Layout] = types.MappingProxyType(
-    {
-        'mae': mae.LAYOUT,
-        'audiomae': audiomae.LAYOUT,
-        'cavmae': cavmae.LAYOUT,
-        'mavil': mavil.LAYOUT,
-    }
+    {'mae': _MAE, 'audiomae': _AUDIOMAE, 'cavmae': _CAVMAE, 'mavil': _MAVIL}
 )

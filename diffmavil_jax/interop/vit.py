@@ -10,7 +10,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float
 
-from diffmavil_jax.interop.layout import Layers
+from diffmavil_jax.interop.layouts import Layers
 from diffmavil_jax.interop.state_dict import StateDict
 
 # Ours below a block, theirs below one, and whether ours is the transpose.
