@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 
 import diffmavil_jax
-from diffmavil_jax.data.clip import MODALITIES
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.listings.local import media_files
 from diffmavil_jax.data.windows import Reader, Window
 from diffmavil_jax.parallel.allocator import keep_freed_memory

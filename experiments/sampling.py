@@ -13,8 +13,9 @@ import argparse
 import jax
 import numpy as np
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.data.clip import MODALITIES, ClipSource
+from diffmavil_jax.data.clip import ClipSource
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.bands import BandEnergies, audio_band_energies, video_band_energies
 from diffmavil_jax.evaluation.held_out import batches, spread

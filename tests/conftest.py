@@ -138,7 +138,7 @@ def one_device():
 @pytest.fixture(scope='session')
 def make_pretrainer():
     """Makes program and batches of a pretraining config on some clips and devices, without evaluation."""
-    from diffmavil_jax.data.clip import MODALITIES
+    from diffmavil_jax.config.clips import MODALITIES
     from diffmavil_jax.objectives.pretraining import PretrainingObjective
     from diffmavil_jax.parallel.mesh import make_mesh
     from diffmavil_jax.plan.buckets import make_plan

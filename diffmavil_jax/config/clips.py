@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from diffmavil_jax.config.constraints import Problem, at_least, between, one_of
 
+MODALITIES: tuple[str, ...] = ('audio', 'video')
+
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:

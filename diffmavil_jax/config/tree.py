@@ -53,7 +53,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = 'conf
         here = f'{path}.{key}'
         if isinstance(old.get(key), Mapping) and isinstance(new.get(key), Mapping):
             lines += difference(old[key], new[key], here)
-        elif (key in old) != (key in new) or _plain(old[key]) != _plain(new[key]):
+        elif (key in old) != (key in new) or not same(old[key], new[key]):
             lines.append(f'{here}: {old.get(key, "absent")!r} -> {new.get(key, "absent")!r}')
     return lines
 
@@ -69,7 +69,12 @@ def filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _plain(value: Any) -> Any:
+def same(one: Any, other: Any) -> bool:
+    """Whether two values of a field are equal; a tuple is read back from JSON as a list."""
+    return _as_list(one) == _as_list(other)
+
+
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.config.clips import DataConfig
 
-MODALITIES: tuple[str, ...] = ('audio', 'video')
 ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch
 NO_LABEL = -1
 

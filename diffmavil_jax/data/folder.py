@@ -19,8 +19,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int64
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import MODALITIES, NO_LABEL, Clip, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.clip import NO_LABEL, Clip, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.folder_index import (
     HELD_OUT_SPLITS,
     TRAIN_SPLITS,

@@ -12,8 +12,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int16, UInt8
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.listings import row as rows_lib
 from diffmavil_jax.data.listings.cutting import cut
 from diffmavil_jax.data.listings.local import (

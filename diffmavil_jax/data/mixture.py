@@ -9,7 +9,8 @@ import grain
 import numpy as np
 from jaxtyping import Float, Int64
 
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, NO_LABEL, Clip, ClipSource, DataError, Refusal
+from diffmavil_jax.config.clips import MODALITIES
+from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, Clip, ClipSource, DataError, Refusal
 from diffmavil_jax.data.wrappers import Balanced
 
 # Between the seeds of two parts; each of them is shuffled by its own.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from diffmavil_jax.config.clips import split_list
+from diffmavil_jax.config.clips import MODALITIES, split_list
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources
+from diffmavil_jax.data.clip import ClipSpec, Sources
 from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld

@@ -12,8 +12,9 @@ from typing import TypeVar, cast
 import numpy as np
 from jaxtyping import Int16, UInt8
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Refusal, clip_id
+from diffmavil_jax.data.clip import ClipSpec, Refusal, clip_id
 from diffmavil_jax.data.media.decoding import Frames, Waveform
 from diffmavil_jax.data.sandbox import DecodePool
 

@@ -25,7 +25,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Int16, Int64, UInt8
 
-from diffmavil_jax.data.clip import MODALITIES, Clip, ClipSpec, Refusal
+from diffmavil_jax.config.clips import MODALITIES
+from diffmavil_jax.data.clip import Clip, ClipSpec, Refusal
 
 SHAPES = ('disc', 'square', 'triangle', 'cross')
 MATERIALS = ('rubber', 'wood', 'glass', 'metal')  # plain, stripes, checks, rings

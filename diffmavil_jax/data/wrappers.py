@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, Clip, ClipSource, ClipSpec, Refusal
+from diffmavil_jax.config.clips import MODALITIES
+from diffmavil_jax.data.clip import ARRAYS, Clip, ClipSource, ClipSpec, Refusal
 from diffmavil_jax.data.labels import class_counts
 
 _SMOOTHING = 0.01  # of class counts, as AudioMAE's sampler has it

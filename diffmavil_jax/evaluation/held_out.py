@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.clip import Clip, ClipSource
 from diffmavil_jax.data.pipeline import stack
 from diffmavil_jax.evaluation.bands import BandEnergies, audio_band_energies, video_band_energies
 from diffmavil_jax.models.frontend import spectrogram
 from diffmavil_jax.models.patches import take_tokens
-from diffmavil_jax.models.pretraining import MODALITIES
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.objectives.reconstruction import denormalize_patches

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec, DataError, Refusal
+from diffmavil_jax.data.clip import ARRAYS, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.windows import CHOICES, FileEnd, Reader, Window, chosen
 from diffmavil_jax.inference.batching import Collected
 from diffmavil_jax.inference.features import Embeddings

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import ARRAYS, MODALITIES, ClipSpec
+from diffmavil_jax.data.clip import ARRAYS, ClipSpec
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.windows import Window, read_window
 from diffmavil_jax.evaluation import showcase

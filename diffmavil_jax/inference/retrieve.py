@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import labels
-from diffmavil_jax.data.clip import MODALITIES, ClipSpec, Sources, require_modalities
+from diffmavil_jax.data.clip import ClipSpec, Sources, require_modalities
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.prepared.dataset import open_prepared
 from diffmavil_jax.data.prepared.source import PreparedSource

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.decoders import Decoder
 from diffmavil_jax.models.encoders import FusionEncoder, make_encoder
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.transformer import Compute, layer_norm, shard_batch
-
-MODALITIES = ('audio', 'video')
 
 
 @flax.struct.dataclass

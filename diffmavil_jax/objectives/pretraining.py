@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_tokens
-from diffmavil_jax.models.pretraining import MODALITIES, Outputs, PretrainingModel, View
+from diffmavil_jax.models.pretraining import Outputs, PretrainingModel, View
 from diffmavil_jax.objectives import diffusion
 from diffmavil_jax.objectives.contrastive import info_nce
 from diffmavil_jax.objectives.inputs import to_patches

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.models.frontend import pixels, spectrogram_range
 from diffmavil_jax.models.patches import take_tokens
-from diffmavil_jax.models.pretraining import MODALITIES, View
+from diffmavil_jax.models.pretraining import View
 from diffmavil_jax.objectives.diffusion import alphas_cumprod, draw_noise
 from diffmavil_jax.objectives.masking import random_masks
 from diffmavil_jax.objectives.pretraining import PretrainingObjective

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from diffmavil_jax.config.schema import Config, to_dict
-from diffmavil_jax.config.tree import ConfigError, filled
+from diffmavil_jax.config.tree import ConfigError, filled, same
 
 # A loaded network is wrong with any other value. Each field with the part of a network that it is about;
 # '': any of them.
@@ -84,7 +84,7 @@ def inherit(values: Mapping[str, Any], explicit: Collection[str]) -> dict[str, A
         theirs, ours = run[section][name], result[section][name]
         if field not in explicit:
             result[section][name] = theirs
-        elif field in binding and _plain(ours) != _plain(theirs):
+        elif field in binding and not same(ours, theirs):
             raise ConfigError(
                 f'config.{field} = {ours!r}: must be {theirs!r}, as in the run of config.init = '
                 f'{result["init"]!r}; leave the flag out, and it is.'
@@ -97,7 +97,7 @@ def check_inherited(values: Mapping[str, Any], run: Mapping[str, Any], path: str
     for field in _about(path, _BINDING):
         section, name = field.split('.')
         theirs, ours = run[section][name], values[section][name]
-        if _plain(ours) != _plain(theirs):
+        if not same(ours, theirs):
             raise ConfigError(
                 f'config.{field} = {ours!r}: must be {theirs!r}, as in the run of config.init = {path!r}.'
             )
@@ -107,7 +107,3 @@ def _about(run: str, fields: Mapping[str, str]) -> list[str]:
     """Those fields that are about a part which is there."""
     card = read_card(run)
     return [field for field, part in fields.items() if card is None or not part or part in card['parts']]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -8,8 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.data.clip import MODALITIES, Sources, require_modalities
+from diffmavil_jax.data.clip import Sources, require_modalities
 from diffmavil_jax.evaluation.suite import make_suite
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.saved.params import missing_parts

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from diffmavil_jax.data.clip import MODALITIES, DataError, Refusal
+from diffmavil_jax.config.clips import MODALITIES
+from diffmavil_jax.data.clip import DataError, Refusal
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.mixture import Mixture
 from diffmavil_jax.data.pipeline import Loader, stack

@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Mapping
 
-from diffmavil_jax.data.clip import MODALITIES
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.listings import local as own
 from diffmavil_jax.data.listings import sounds, youtube
 from diffmavil_jax.data.listings.row import Listing, Request

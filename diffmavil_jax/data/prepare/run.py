@@ -11,7 +11,8 @@ from typing import Any
 
 from etils import epath
 
-from diffmavil_jax.data.clip import MODALITIES, DataError
+from diffmavil_jax.config.clips import MODALITIES
+from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.listings.registry import SOURCES
 from diffmavil_jax.data.listings.row import Listing, Request
 from diffmavil_jax.data.prepare.builder import REPORT, VERSION, PreparedBuilder, Runner

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from diffmavil_jax.data.clip import MODALITIES, ClipSpec, DataError
+from diffmavil_jax.config.clips import MODALITIES
+from diffmavil_jax.data.clip import ClipSpec, DataError
 
 SAMPLE_RATE = 16_000
 DOUBTFUL = ('silent', 'still')  # clips that are refused unless they are asked for

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from diffmavil_jax.data.clip import MODALITIES
+from diffmavil_jax.config.clips import MODALITIES
 
 
 def FEATURES() -> tfds.features.FeaturesDict:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from diffmavil_jax.config.clips import DataConfig, split_list
-from diffmavil_jax.data.clip import MODALITIES, ClipSpec, DataError, Sources
+from diffmavil_jax.config.clips import MODALITIES, DataConfig, split_list
+from diffmavil_jax.data.clip import ClipSpec, DataError, Sources
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.mixture import Mixture
 from diffmavil_jax.data.prepared.dataset import PreparedDataset, open_prepared
