@@ -30,7 +30,7 @@ def test_help_names_the_commands_the_sources_and_the_flags(capsys):
     out = capsys.readouterr().out
     sources = ('folder', 'csv', 'audioset', 'vggsound', 'esc50', 'esc10', 'speech_commands', 'spoken_digit')
     assert all(f'\n  {source} ' in out for source in sources)
-    assert '--runner' in out and '--labels' in out and '(256)' in out
+    assert '--runner' in out and '--labels' in out and '(default: 256)' in out
 
 
 @pytest.mark.parametrize(

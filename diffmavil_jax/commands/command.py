@@ -39,7 +39,7 @@ def run_command(command: Command, flags: argparse.Namespace) -> int:
     try:
         return command.run(flags)
     except user_errors() as error:
-        return fail(str(error), WRONG)
+        return fail(one_line(str(error)), WRONG)
     except KeyboardInterrupt:
         if 'jax' in sys.modules:
             # The interpreter's own end crashes now and then where a computation was interrupted.
@@ -56,10 +56,14 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 
 def fail(message: str, code: int) -> int:
-    """Says on standard error what is wrong, in one line; returns the exit code."""
-    line = ' '.join(filter(None, map(str.strip, message.splitlines())))
-    print(f'error: {line}', file=sys.stderr)
+    """Says on standard error what is wrong; returns the exit code."""
+    print(f'error: {message}', file=sys.stderr)
     return code
+
+
+def one_line(message: str) -> str:
+    """A message of a library, which may have several lines, as one."""
+    return ' '.join(filter(None, map(str.strip, message.splitlines())))
 
 
 def say(text: str) -> None:

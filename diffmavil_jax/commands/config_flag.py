@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from absl import flags
 
-from diffmavil_jax.commands.command import WRONG, fail
+from diffmavil_jax.commands.command import WRONG, fail, one_line
 from diffmavil_jax.config.schema import field_type
 from diffmavil_jax.config.tree import ConfigError
 
@@ -52,4 +52,4 @@ def _explain(arguments: list[str], error: Exception) -> str:
             return f'{wrong[1]} = {wrong[2]!r}: must be of type {field_type(wrong[1])}.'
     except ConfigError as better:
         return str(better)
-    return str(error)
+    return one_line(str(error))

@@ -17,18 +17,34 @@ if TYPE_CHECKING:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add('inputs', nargs='+', metavar='FILE_OR_FOLDER', help='media; of a folder all that is below it')
+    add('inputs', nargs='+', metavar='FILE_OR_FOLDER', help='media files, and folders of them')
     add('--model', required=True, metavar='DIR', help='a pretraining run, an import or an export')
-    add('--output', required=True, metavar='FILE', help='x.npz or x.parquet; replaced if it is there')
+    add(
+        '--output',
+        required=True,
+        metavar='FILE',
+        help='a file x.npz or x.parquet; it is replaced if it exists',
+    )
     add(
         '--modality',
         metavar='NAME',
         default='auto',
-        help='auto: what a file has; audio, video, both: a file without it is refused (default: auto)',
+        help='audio, video or both: files without it are refused; auto: what each file has (default: auto)',
     )
-    add('--pool', metavar='NAME', default='mean', help='mean, or tokens: all of them (default: mean)')
-    add('--batch_size', type=int, default=32, metavar='N', help='windows computed at a time (default: 32)')
-    add('--workers', type=int, metavar='N', help='processes that decode (default: as many as cores)')
+    add(
+        '--pool',
+        metavar='NAME',
+        default='mean',
+        help='mean of the tokens, or tokens for all of them (default: mean)',
+    )
+    add(
+        '--batch_size',
+        type=int,
+        default=32,
+        metavar='N',
+        help='windows that are computed at once (default: 32)',
+    )
+    add('--workers', type=int, metavar='N', help='processes that decode (default: one for each core)')
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -71,7 +87,7 @@ def _show(progress: Progress, line: ProgressLine) -> None:
 
 
 def _files(inputs: Sequence[str]) -> list[str]:
-    """The files themselves, and the media below folders."""
+    """The files, and the media files in the folders and below."""
     from etils import epath
 
     from diffmavil_jax.data.clip import DataError

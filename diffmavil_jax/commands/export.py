@@ -1,4 +1,4 @@
-"""`diffmavil export`: the encoders of a run, for those who don't train on."""
+"""`diffmavil export`: the encoders of a run, to be used elsewhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         '--format',
         default='safetensors',
         choices=('safetensors', 'jax', 'timm'),
-        help='one file, an Orbax checkpoint, or a state dict for timm of each encoder (default: %(default)s)',
+        help='one file, an Orbax checkpoint, or a state dict of each encoder for timm (default: %(default)s)',
     )
-    add('--licence', default='', metavar='TEXT', help='of the parameters, for the card')
+    add('--licence', default='', metavar='TEXT', help='licence of the parameters, for the card')
     add('--overwrite', action='store_true', help='set aside what is in DIR')
 
 

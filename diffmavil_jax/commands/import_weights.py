@@ -1,4 +1,4 @@
-"""`diffmavil import`: what other projects trained, as a directory that a run can start from."""
+"""`diffmavil import`: networks of other projects, as directories that a run can start from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from diffmavil_jax.interop.layouts import LAYOUTS
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add('file', metavar='FILE', help='a .safetensors file or, with PyTorch, one that torch.save wrote')
-    add('--layout', required=True, choices=tuple(LAYOUTS), help='whose names the parameters have')
+    add('file', metavar='FILE', help='a .safetensors file or, if PyTorch is installed, a file of torch.save')
+    add('--layout', required=True, choices=tuple(LAYOUTS), help='the project whose names the parameters have')
     add('--output', required=True, metavar='DIR', help='the directory to write')
     add(
         '--encoder',
         choices=('audio', 'video', 'both'),
-        help='which encoders to make (default: all there are)',
+        help='which encoders to make (default: all that the file has)',
     )
-    add('--front_end', choices=tuple(FRONT_ENDS), help='of sound (default: that of the layout)')
-    add('--frames', type=_positive, metavar='N', help='of a clip, where the file does not tell')
-    add('--patch_frames', type=_positive, metavar='N', help='of a tubelet, where the file is of pictures')
-    add('--licence', default='not stated', metavar='TEXT', help='of the parameters, for the card')
+    add('--front_end', choices=tuple(FRONT_ENDS), help='the front end of sound (default: that of the layout)')
+    add('--frames', type=_positive, metavar='N', help='frames of a clip, if the file does not tell')
+    add(
+        '--patch_frames',
+        type=_positive,
+        metavar='N',
+        help='frames of a tubelet, if the network was trained on pictures',
+    )
+    add('--licence', default='not stated', metavar='TEXT', help='licence of the parameters, for the card')
     add('--overwrite', action='store_true', help='set aside what is in DIR')
 
 
@@ -57,5 +62,7 @@ def _positive(text: str) -> int:
 
 
 COMMAND = Command(
-    'Makes a directory to start from of a PyTorch checkpoint of another project.', _add_flags, _run
+    'Turns a PyTorch checkpoint of another project into a directory that a run can start from.',
+    _add_flags,
+    _run,
 )

@@ -29,33 +29,49 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add('--source', required=True, choices=list(SOURCES), metavar='SOURCE', help='one of the sources below')
-    add('--input', required=True, metavar='DIR', help='where its lists and media are')
+    add('--input', required=True, metavar='DIR', help='the folder of its lists and media')
     add('--output', required=True, metavar='DIR', help='the dataset becomes DIR/NAME/1.0.0')
-    add('--name', help='of the dataset; the name of the source if not given')
-    add('--csv', metavar='FILE,...', default='', help='lists that are not in --input')
+    add('--name', help='name of the dataset (default: that of the source)')
+    add('--csv', metavar='FILE,...', default='', help='lists, if they are not in --input')
     add('--labels', metavar='FILE', help="AudioSet's class_labels_indices.csv, or one class a line")
     add(
         '--modalities',
         metavar='LIST',
-        help='audio,video, audio or video: what a clip must have and what is kept',
+        help='audio,video, audio or video: what a clip must have, and what is kept of it',
     )
-    add('--seconds', help='length of a clip, or all for the whole row; 10, and all for the sound sources')
-    add('--frames', type=int, default=default.frames, help='pictures of a clip (%(default)s)')
-    add('--frame_size', type=int, default=default.frame_size, help='their width and height (%(default)s)')
-    add('--jpeg_quality', type=int, default=default.jpeg_quality, help='1 to 100 (%(default)s)')
+    add(
+        '--seconds', help='length of a clip, or all for the whole row (default: 10; all for sources of sound)'
+    )
+    add('--frames', type=int, default=default.frames, help='frames of a clip (default: %(default)s)')
+    add(
+        '--frame_size',
+        type=int,
+        default=default.frame_size,
+        help='width and height of the frames (default: %(default)s)',
+    )
+    add('--jpeg_quality', type=int, default=default.jpeg_quality, help='from 1 to 100 (default: %(default)s)')
     add('--keep', metavar='LIST', default='', help=f'do not refuse: {" or ".join(DOUBTFUL)}, or both')
-    add('--eval_fraction', type=float, default=0.1, help='held out where nothing names splits (%(default)s)')
-    add('--folder_labels', action='store_true', help='folder: the first sub-folder is the class')
+    add(
+        '--eval_fraction',
+        type=float,
+        default=0.1,
+        help='share held out if no list names splits (default: %(default)s)',
+    )
+    add('--folder_labels', action='store_true', help='for folder: the first sub-folder is the class')
     add(
         '--shard_clips',
         type=int,
         default=default.shard_clips,
-        help='about so many a shard at most (%(default)s)',
+        help='most clips of a shard, roughly (default: %(default)s)',
     )
-    add('--runner', default='DirectRunner', help='of Apache Beam (%(default)s, on this machine)')
-    add('--workers', type=int, help='processes of the DirectRunner; as many as cores if not given')
-    add('--overwrite', action='store_true', help='remove another dataset that is in its place')
-    add('beam_flags', nargs='*', metavar='-- BEAM_FLAGS', help='for the runner')
+    add(
+        '--runner',
+        default='DirectRunner',
+        help='runner of Apache Beam (default: %(default)s, on this machine)',
+    )
+    add('--workers', type=int, help='processes of the DirectRunner (default: one for each core)')
+    add('--overwrite', action='store_true', help='remove another dataset that is in the way')
+    add('beam_flags', nargs='*', metavar='-- BEAM_FLAGS', help='flags for the runner')
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -122,7 +138,7 @@ def _print_report(prepared: Prepared) -> None:
 
 
 def _absolute(path: str) -> str:
-    """Workers may run in another folder."""
+    """An absolute path: workers may run in another folder."""
     return path if '://' in path else os.path.abspath(os.path.expanduser(path))
 
 

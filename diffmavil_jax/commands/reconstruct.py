@@ -1,4 +1,4 @@
-"""`diffmavil reconstruct`: what a network makes of files with most of them hidden."""
+"""`diffmavil reconstruct`: media files of which most is hidden, filled in by a network."""
 
 from __future__ import annotations
 
@@ -12,19 +12,37 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('files', nargs='+', metavar='FILE', help='media')
     add('--run', required=True, metavar='DIR', help='the workdir of a pretraining run')
-    add('--output', required=True, metavar='DIR', help='what is written of FILE is replaced if it is there')
+    add(
+        '--output',
+        required=True,
+        metavar='DIR',
+        help='the directory to write; files of an earlier call are replaced',
+    )
     add(
         '--mask_ratio',
         type=float,
         metavar='R',
-        help="share that is hidden (default: as in the run's evaluation; with --drop none of the other)",
+        help="share that is hidden (default: that of the run's evaluation; with --drop, none)",
     )
-    add('--drop', default='', metavar='NAME', help='audio or video: made wholly from the other')
-    add('--steps', type=int, metavar='N', help='of the sampler (default: 1; 25 if noise is predicted)')
+    add('--drop', default='', metavar='NAME', help='audio or video, which is then made from the other alone')
+    add(
+        '--steps',
+        type=int,
+        metavar='N',
+        help='steps of the sampler (default: 1, or 25 if the network predicts noise)',
+    )
     add('--sampler', default='ddim', metavar='NAME', help='ddim or ancestral (default: %(default)s)')
-    add('--eta', type=float, default=0.0, metavar='X', help='noise of ddim, 0 to 1 (default: %(default)s)')
-    add('--seed', type=int, default=0, metavar='N', help='of masks and noise (default: %(default)s)')
-    add('--start_s', type=float, default=0.0, metavar='S', help='where the clip begins (default: 0)')
+    add(
+        '--eta',
+        type=float,
+        default=0.0,
+        metavar='X',
+        help='noise that ddim adds, from 0 to 1 (default: %(default)s)',
+    )
+    add('--seed', type=int, default=0, metavar='N', help='seed of masks and noise (default: %(default)s)')
+    add(
+        '--start_s', type=float, default=0.0, metavar='S', help='second at which the clip begins (default: 0)'
+    )
     add('--video', default='gif', metavar='FORMAT', help='gif or mp4 (default: %(default)s)')
 
 

@@ -11,9 +11,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--run', required=True, metavar='DIR', help='the workdir of a pretraining run')
     add('--data', required=True, metavar='DIR', help='a dataset written by `diffmavil prepare`')
-    add('--split', default='test', help='its clips (default: %(default)s)')
-    add('--clips_per_class', type=int, default=5, metavar='N', help='of each class; 0: all (default: 5)')
-    add('--seed', type=int, default=0, metavar='N', help='of the choice of clips (default: 0)')
+    add('--split', default='test', help='the split whose clips are used (default: %(default)s)')
+    add(
+        '--clips_per_class',
+        type=int,
+        default=5,
+        metavar='N',
+        help='clips of each class, or 0 for all (default: 5)',
+    )
+    add('--seed', type=int, default=0, metavar='N', help='seed of the choice of clips (default: 0)')
 
 
 def _run(flags: argparse.Namespace) -> int:
