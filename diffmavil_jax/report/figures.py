@@ -1,8 +1,8 @@
 """What all figures share: size, colours, and placing axes and text in inches from the top left.
 
 Figures are matplotlib's objects, without global state and without a display. Each is WIDTH inches wide at
-DPI, so its size in pixels follows from its content alone. No text of a user, such as a file name, is drawn:
-that belongs to the page, which has every font.
+DPI, so its size in pixels follows from its content alone. File names are not drawn: they belong to the
+page, which has every font.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def text(
     figure: Figure,
     x: float,
     y: float,
-    text: str,
+    words: str,
     colour: str,
     *,
     size: float = 9,
@@ -65,5 +65,5 @@ def text(
     where = (x / WIDTH, 1 - y / figure.get_figheight())
     va = 'center' if align == 'center' else 'baseline'
     figure.text(
-        *where, text, color=colour, fontsize=size, fontweight=weight, ha=align, va=va, parse_math=False
+        *where, words, color=colour, fontsize=size, fontweight=weight, ha=align, va=va, parse_math=False
     )

@@ -1,3 +1,5 @@
+"""Clips in motion, read back from GIF and MP4."""
+
 import io
 
 import av

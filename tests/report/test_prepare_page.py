@@ -56,7 +56,7 @@ class Text(html.parser.HTMLParser):
         self.words += data + ' '
 
 
-def test_all_that_is_known_is_on_the_page():
+def test_the_page_has_every_number_and_reason():
     page = Text(render_prepared(REPORT))
     assert page.open == []
     for words in (
@@ -68,7 +68,7 @@ def test_all_that_is_known_is_on_the_page():
         assert words in page.words
 
 
-def test_what_there_is_nothing_of_is_left_out():
+def test_empty_sections_are_left_out():
     nothing = {
         'refused': {},
         'refused_examples': {},

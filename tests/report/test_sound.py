@@ -1,3 +1,5 @@
+"""WAV files, read back."""
+
 import io
 
 import numpy as np

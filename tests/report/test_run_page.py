@@ -1,9 +1,7 @@
-"""The report of a run: what is written, and that nothing in it can break the page."""
+"""The page of a run: what is written, that it is well formed, and that no text can break it."""
 
 import base64
-import io
 import json
-import math
 import re
 from html.parser import HTMLParser
 
@@ -11,88 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffmavil_jax.report import content, curves, figures, run_page, sheets
+from diffmavil_jax.report import content, figures, run_page
+from tests.report.examples import full_report
 
 VOID = {'meta', 'link', 'img', 'br', 'hr'}
 DATA_URI = 'data:image/png;base64,'
-
-
-def stages(rng, shape, start=True):
-    target = rng.random(shape)
-    hidden = np.zeros(shape, bool)
-    hidden[: shape[0] // 2] = True
-    return content.Stages(
-        target=target,
-        masked=np.where(hidden, np.nan, target),
-        prediction=np.where(hidden, 0.5, target),
-        start=np.where(hidden, rng.standard_normal(shape), target) if start else None,
-    )
-
-
-def reconstruction(rng, start=True):
-    return content.Reconstruction(
-        id='<clip> & "one"',
-        audio=stages(rng, (32, 16), start),
-        video=stages(rng, (4, 8, 8, 3), start),
-        seconds=0.32,
-    )
-
-
-def retrieval(rng, direction):
-    shapes = [(32, 16), (4, 8, 8, 3)]
-    query, other = shapes if direction == 'audio to video' else shapes[::-1]
-    matches = [content.Match(rng.random(other), 0.9 - 0.1 * i, i == 2) for i in range(6)]
-    return content.RetrievalExample(
-        direction=direction, query=rng.random(query), matches=matches, true_rank=3
-    )
-
-
-def history():
-    lines = [
-        {'samples': 64 * i, 'loss': 9 / (i + 1), 'audio': 1 / (i + 1), 'inter': 4.0, 'mask_ratio': 0.9,
-         'batch_size': 64, 'learning_rate': 1e-3, 'note': 'text', 'elapsed_s': i}
-        for i in range(1, 8)
-    ]  # fmt: skip
-    lines[3]['audio'] = math.nan
-    lines.append(
-        {'samples': 256, 'eval/retrieval.a2v.r10': 0.2, 'eval/retrieval.v2a.r10': 0.3, 'eval/$x$': None}
-    )
-    return lines
-
-
-def full_report():
-    rng = np.random.default_rng(0)
-    bucket = {
-        'first_sample': 0, 'last_sample': 1234, 'mask_ratio': 0.9, 'audio_tokens': 10, 'video_tokens': 4,
-        'batch_size': 64, 'steps': 20, 'macs_per_clip': 2.3e9, 'macs': 3e12, 'saved': 0.25,
-    }  # fmt: skip
-    return content.Report(
-        title='<b>',
-        command='python main.py --config="a&b"',
-        headlines=[content.Headline('Clips <seen>', '1,234')],
-        facts={'Device': 'CPU <2 cores>', 'Seed': '0'},
-        plan=[bucket, bucket | {'macs': 1e12, 'saved': 0.5, 'steps': 12}, bucket | {'mask_ratio': None}],
-        history=history(),
-        tables=[
-            content.Table(
-                '<i>Retrieval',
-                'a & b',
-                ['trained', 'untrained'],
-                [
-                    content.Row('R@1', [0.418, 0.1], 'percent', 'higher'),
-                    content.Row('rank', [math.nan, None], better='lower'),
-                ],
-            )
-        ],
-        reconstructions=[reconstruction(rng)],
-        retrievals=[retrieval(rng, d) for d in ('video to audio', 'audio to video')],
-        refused=[('a<.mp4', 'broken: <atom>'), ('b.mp4', 'broken: tail'), ('c.mp4', 'no audio')],
-        notes=['A <note>.'],
-        summary={
-            'a': {'b': 0.5}, 'list': [1, 2], 'nan': math.nan, 'inf': [np.float32('inf')],
-            'numpy': np.float64(0.25), 'int': np.int64(3), 'flag': True, 'none': None, 'text': 'é',
-        },
-    )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -109,9 +30,11 @@ class Checker(HTMLParser):
     def __init__(self):
         super().__init__()
         self.stack, self.sources, self.ids, self.text, self.links = [], [], set(), [], set()
+        self.attributes = []  # (tag, attributes)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
+        self.attributes.append((tag, attrs))
         self.sources += [attrs[key] for key in ('src', 'srcset') if key in attrs]
         self.links |= {attrs['href']} if 'href' in attrs else set()
         self.ids |= {attrs['id']} if 'id' in attrs else set()
@@ -141,6 +64,12 @@ def test_page_is_balanced_and_links_only_within_itself(written):
     }  # fmt: skip
 
 
+def test_pictures_have_texts_and_heads_of_tables_a_scope(written):
+    attributes = parse(written / 'index.html').attributes
+    assert all(attrs['alt'] for tag, attrs in attributes if tag == 'img')
+    assert all(attrs['scope'] in ('row', 'col') for tag, attrs in attributes if tag == 'th')
+
+
 def test_exactly_the_expected_files_are_written(written):
     assert {path.name for path in written.iterdir()} == {
         'index.html', 'summary.json', 'hero.png', 'losses.png', 'schedule.png', 'evaluation.png',
@@ -148,7 +77,7 @@ def test_exactly_the_expected_files_are_written(written):
     }  # fmt: skip
 
 
-def test_page_holds_each_picture_beside_it_but_the_hero_once(written):
+def test_page_embeds_each_png_but_the_hero_once(written):
     sources = parse(written / 'index.html').sources
     assert all(source.startswith(DATA_URI) for source in sources)
     embedded = [base64.b64decode(source.removeprefix(DATA_URI), validate=True) for source in sources]
@@ -261,44 +190,6 @@ def test_a_failure_while_writing_leaves_no_stray_file(tmp_path, monkeypatch):
         run_page.write_report(content.Report(title='new'), tmp_path)
     assert 'old' in (tmp_path / 'index.html').read_text()
     assert {path.name for path in tmp_path.iterdir()} == {'index.html', 'summary.json'}
-
-
-def test_without_diffusion_the_sheet_has_a_row_less():
-    rng = np.random.default_rng(1)
-    with_start, without = (sheets.reconstruction_sheet(reconstruction(rng, s)) for s in (True, False))
-    assert with_start.get_figheight() > without.get_figheight()
-    assert len(without.axes) == 6 and len(with_start.axes) == 8
-    assert len(sheets.hero(reconstruction(rng, False)).axes) == 6
-
-
-def test_masked_places_are_grey_and_the_colour_range_is_the_targets():
-    example = reconstruction(np.random.default_rng(2))
-    sheet = sheets.reconstruction_sheet(example)
-    target, masked = (sheet.axes[i].images[0].get_array() for i in (0, 2))
-    grey = np.array([int(figures.MASKED[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    np.testing.assert_allclose(masked[:, :16], np.broadcast_to(grey, (16, 16, 3)), atol=1e-6)
-    np.testing.assert_array_equal(masked[:, 16:], target[:, 16:])
-    assert sheets.colour_range([np.full((2, 2), np.nan)]) == (0.0, 1.0)
-    assert sheets.colour_range([np.full((2, 2), 3.0)]) == (3.0, 4.0)
-
-
-def test_curves_leave_gaps_and_share_panels():
-    losses = curves.loss_curves(history())
-    assert [axis.get_title(loc='left') for axis in losses.axes] == [
-        'Total loss', 'Audio reconstruction', 'Audio–video contrast (InfoNCE)'
-    ]  # fmt: skip
-    assert np.isnan(losses.axes[1].lines[0].get_ydata()[3])
-    np.testing.assert_allclose(losses.axes[2].lines[1].get_ydata(), math.log(64))
-    held_out = curves.evaluation_curves(history())
-    assert [len(axis.lines) for axis in held_out.axes] == [2]
-    assert curves.evaluation_curves(history()[:3]) is None
-
-
-def test_a_single_line_of_history_can_be_drawn():
-    line = [{'samples': 0, 'loss': 1.0, 'a$b$': 2.0, 'batch_size': 8, 'eval/$y$': 0.5}]
-    for draw in (curves.loss_curves, curves.schedule_curves, curves.evaluation_curves):
-        with Image.open(io.BytesIO(figures.to_png(draw(line)))) as image:
-            assert image.width == round(figures.WIDTH * figures.DPI)
 
 
 def test_plan_totals_weigh_the_saving_by_macs():
