@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
-from diffmavil_jax.config.schema import Config, to_dict
+from diffmavil_jax.config.schema import Config, to_flags
 
 Settings = Callable[[ConfigDict], None]
 
@@ -35,7 +35,7 @@ def build(
             file=sys.stderr,
         )
         sys.exit(2)
-    config = ConfigDict(to_dict(Config()))
+    config = ConfigDict(to_flags(Config()))
     config.name = f'{method}_{variant}'
     technique(config)
     variants[variant](config)
@@ -57,7 +57,7 @@ def _small(config: ConfigDict) -> None:
     # Small patches, of many pictures: an object is two of them wide.
     config.video.update(patch=8, patch_frames=4)
     config.model.update(size='demo', fusion_layers=1, decoder_width=64, decoder_layers=1, decoder_heads=2)
-    config.model.scan_unroll = 4  # all layers: a seventh faster on a CPU
+    config.compute.scan_unroll = 4  # all layers: a seventh faster on a CPU
     # The papers weigh the contrastive terms 0.1 and 0.01 over 20 epochs of 2 M clips. In minutes they
     # have to lead, need many small steps, and learn little from a tenth of a clip that has 120 tokens.
     config.loss.update(inter_weight=1.0, intra_weight=0.5, intra_temperature=0.1)
@@ -100,7 +100,8 @@ def _paper(config: ConfigDict) -> None:
     config.data.update(source='tfds', seconds=10.0, frames=8, frame_size=224, threads=16)
     config.audio.update(front_end='audiomae', num_mel_bins=128, num_frames=1024, patch=16)
     config.video.update(patch=16, patch_frames=2)
-    config.model.update(size='B', dtype='bfloat16')
+    config.model.size = 'B'
+    config.compute.dtype = 'bfloat16'
     config.batch.update(size=512, max_size=1024, multiple=256)  # divides over up to 256 chips
     config.optimizer.update(learning_rate=4e-4, weight_decay=1e-5)
 

@@ -74,12 +74,12 @@ def _run(config: Config, workdir: str, *, overwrite: bool, command: str, started
     plan = make_plan(config)
     mesh = make_mesh(config.parallel)
     for bucket in plan.buckets:
-        check_batch(bucket.batch_size, config.batch.parts, mesh)
+        check_batch(bucket.batch_size, config.batch.microbatches, mesh)
     sources = open_sources(config)  # first: a folder without media leaves no workdir behind
     with _output(workdir) as output:
-        attention, reason = choose(config.model.attention, config.model.dtype)
-        model = dataclasses.replace(config.model, attention=attention)
-        task = TASKS[config.objective](dataclasses.replace(config, model=model), plan, sources, output)
+        attention, reason = choose(config.compute.attention, config.compute.dtype)
+        compute = dataclasses.replace(config.compute, attention=attention)
+        task = TASKS[config.objective](dataclasses.replace(config, compute=compute), plan, sources, output)
         directory = _open_shared(workdir, config, overwrite=overwrite)
         environment = write_environment(output, _device(mesh) | {'attention': f'{attention}: {reason}'})
         use_compilation_cache(config.parallel.compilation_cache)

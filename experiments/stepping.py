@@ -62,7 +62,7 @@ def main() -> None:
     keep_freed_memory()  # as main.py does
     configs = {method: load(method, options.variant, options.changes) for method in METHODS}
     plans = {method: make_plan(config) for method, config in configs.items()}
-    peak = options.peak or measure_peak(configs['diffmavil'].model.dtype)
+    peak = options.peak or measure_peak(configs['diffmavil'].compute.dtype)
     print(f'{jax.device_count()} x {jax.devices()[0].device_kind}, peak {peak / 1e9:,.0f} GFLOP/s')
     timed: list[Timed] = []
     states: dict[str, Any] = {}
@@ -106,9 +106,9 @@ def load(method: str, variant: str, changes: list[str]) -> Config:
 
 def bare_program(config: Config, plan: Plan) -> Program:
     """The steps of a task whose data are never read."""
-    attention, reason = choose(config.model.attention, config.model.dtype)
+    attention, reason = choose(config.compute.attention, config.compute.dtype)
     print(f'Attention of {config.name}: {attention}, {reason}')
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention=attention))
+    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, attention=attention))
     task = pretraining_task(config, plan, open_sources(config), pathlib.Path())
     return make_program(config, task, plan, make_mesh(config.parallel))
 

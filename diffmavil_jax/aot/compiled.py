@@ -129,8 +129,8 @@ def compile_all_buckets(
     mesh = make_mesh(config.parallel, devices)
     plan = make_plan(config)
     for bucket in plan.buckets:
-        check_batch(bucket.batch_size, config.batch.parts, mesh)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, attention='xla'))
+        check_batch(bucket.batch_size, config.batch.microbatches, mesh)
+    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, attention='xla'))
     program = program_without_data(config, plan, mesh)
 
     def compile_one(index: int) -> Compiled:
@@ -153,7 +153,7 @@ def compile_all_buckets(
 
 def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
     """The steps of a run, without opening its data. The generated world stands in and is not read."""
-    data = dataclasses.replace(config.data, source='generated', path='', weights='')
+    data = dataclasses.replace(config.data, source='generated', path=(), weights=())
     stand_in = dataclasses.replace(config, data=data)
     with tempfile.TemporaryDirectory() as folder:
         task = TASKS[config.objective](stand_in, plan, open_sources(stand_in), pathlib.Path(folder))

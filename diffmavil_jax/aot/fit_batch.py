@@ -70,7 +70,7 @@ def largest_batches(
             raise ConfigError(
                 f'--fit_batch = {gib:g}: at mask ratio {bucket.mask_ratio:.3f} even {steps.unit} clips need '
                 f'{size(peak(steps.unit))} on a device. More devices on config.parallel.fsdp, '
-                'config.batch.parts or config.model.remat need less.'
+                'config.batch.microbatches or config.compute.remat need less.'
             )
         say(f'mask {bucket.mask_ratio:.3f}: {batch:,} clips, {size(peak(batch))} of {size(budget)}')
         sizes[bucket.audio_tokens, bucket.video_tokens] = batch
@@ -120,13 +120,13 @@ class _Steps:
 
     def __init__(self, config: Config, topology: str | None) -> None:
         self._devices = find_topology(topology)[1] if topology else jax.devices()
-        attention = 'xla' if topology else choose(config.model.attention, config.model.dtype)[0]
-        model = dataclasses.replace(config.model, attention=attention)
-        self._config = dataclasses.replace(config, model=model)
+        attention = 'xla' if topology else choose(config.compute.attention, config.compute.dtype)[0]
+        compute = dataclasses.replace(config.compute, attention=attention)
+        self._config = dataclasses.replace(config, compute=compute)
         self._mesh = make_mesh(config.parallel, self._devices)
         self._known = _KnownPeaks(self._config, self._devices, dict(self._mesh.shape))
         self.plan = make_plan(self._config)
-        shares = self._mesh.shape['data'] * self._mesh.shape['fsdp'] * config.batch.parts
+        shares = self._mesh.shape['data'] * self._mesh.shape['fsdp'] * config.batch.microbatches
         self.unit = math.lcm(config.batch.multiple, shares)  # every batch is a multiple of it
 
     def peak(self, index: int, batch_size: int) -> float:
@@ -155,7 +155,7 @@ class _KnownPeaks:
             {
                 'config': _what_a_step_depends_on(config),
                 'teacher': read_config(config.teacher) if config.teacher else None,
-                'parts': config.batch.parts,
+                'parts': config.batch.microbatches,
                 'axes': axes,
                 'devices': devices[0].device_kind,
                 'jax': jax.__version__,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from absl import flags
 
 from diffmavil_jax.commands.command import WRONG, fail, one_line
+from diffmavil_jax.config.renamed import flags_with_new_names
 from diffmavil_jax.config.schema import field_type
 from diffmavil_jax.config.tree import ConfigError
 
@@ -21,6 +22,10 @@ def parse(argv: list[str]) -> list[str]:
     Returns:
         The arguments that are no flags. A wrong flag ends the process with exit code 2.
     """
+    # In place: ml_collections looks into sys.argv for the fields that are set.
+    argv[:] = flags_with_new_names(argv)
+    if argv is not sys.argv:
+        sys.argv[:] = argv
     try:
         return flags.FLAGS(argv)
     except OSError as error:

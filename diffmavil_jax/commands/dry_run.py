@@ -32,7 +32,7 @@ def print_compiled(config: Config, topology: str) -> int:
         return 0
     return fail(
         f'--compile_for = {topology!r}: not every bucket fits. Lower config.batch.size or max_size, '
-        'raise config.parallel.fsdp or config.batch.parts, or set config.model.remat.',
+        'raise config.parallel.fsdp or config.batch.microbatches, or set config.compute.remat.',
         FAILED,
     )
 

@@ -9,7 +9,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from diffmavil_jax.commands.command import WRONG, Command, fail
-from diffmavil_jax.config.clips import split_list
 
 if TYPE_CHECKING:
     from diffmavil_jax.data.prepare.run import Prepared
@@ -98,17 +97,17 @@ def _run(flags: argparse.Namespace) -> int:
         Request(
             input=epath.Path(_absolute(flags.input)),
             labels=epath.Path(flags.labels) if flags.labels else None,
-            tables=tuple(map(epath.Path, split_list(flags.csv))),
+            tables=tuple(map(epath.Path, _listed(flags.csv))),
             eval_fraction=flags.eval_fraction,
             folder_labels=flags.folder_labels,
         ),
         Settings(
-            modalities=split_list(flags.modalities) if flags.modalities else source.modalities,
+            modalities=_listed(flags.modalities) if flags.modalities else source.modalities,
             seconds=_seconds(flags.seconds) if flags.seconds else source.seconds,
             frames=flags.frames,
             frame_size=flags.frame_size,
             jpeg_quality=flags.jpeg_quality,
-            keep=split_list(flags.keep),
+            keep=_listed(flags.keep),
             shard_clips=flags.shard_clips,
         ),
         output=epath.Path(_absolute(flags.output)),
@@ -159,3 +158,8 @@ COMMAND = Command(
     _run,
     when_stopped='stopped; the same command goes on where it was',
 )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The parts of a flag that is separated by commas."""
+    return tuple(part.strip() for part in text.split(',') if part.strip())

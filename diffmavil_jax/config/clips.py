@@ -5,10 +5,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import types
-import typing
 from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
-from diffmavil_jax.config.constraints import Problem, at_least, between, one_of
+from diffmavil_jax.config.constraints import (
+    VERBATIM,
+    Count,
+    NotNegative,
+    Problem,
+    Ratio,
+    Share,
+    Whole,
+    at_least,
+    must,
+    one_of,
+)
 
 MODALITIES: tuple[str, ...] = ('audio', 'video')
 
@@ -23,7 +34,7 @@ class FrontEnd:
     mean: float
     std: float
     divisor: float
-    pad: typing.Literal['before_normalization', 'after_normalization'] = 'before_normalization'
+    pad: Literal['before_normalization', 'after_normalization'] = 'before_normalization'
 
 
 FRONT_ENDS: Mapping[str, FrontEnd] = types.MappingProxyType(
@@ -37,85 +48,66 @@ FRONT_ENDS: Mapping[str, FrontEnd] = types.MappingProxyType(
 )
 
 
-SOURCES = ('generated', 'folder', 'tfds')
-
-
-DIFFICULTIES = ('easy', 'medium', 'hard')
-
-
-def split_list(text: str) -> tuple[str, ...]:
-    """The parts of a list that is separated by commas, such as `data.path` of prepared datasets."""
-    return tuple(part.strip() for part in text.split(',') if part.strip())
+# Conditions have names: a lambda inside an annotation would not see this module.
+FrontEndName = Annotated[str, one_of(lambda: FRONT_ENDS)]
+ClipSeconds = Annotated[float, must('from 0.2 to 3600', lambda value: 0.2 <= value <= 3_600)]
+Weights = Annotated[
+    tuple[float, ...],
+    must(
+        'positive numbers separated by commas, or empty',
+        lambda weights: all(0 < weight < math.inf for weight in weights),
+    ),
+]
+Splits = Annotated[tuple[str, ...], must('at least one split', bool)]
+Deviations = Annotated[tuple[float, float, float], must('three positive numbers', lambda std: min(std) > 0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where clips come from and what one looks like on the wire."""
 
-    source: str = 'generated'
-    path: str = ''
-    seconds: float = 2.0
-    sample_rate: int = 16_000
-    frames: int = 8
-    frame_size: int = 48
+    source: Literal['generated', 'folder', 'tfds'] = 'generated'
+    path: Annotated[tuple[str, ...], VERBATIM] = ()  # a folder, or prepared datasets
+    seconds: ClipSeconds = 2.0
+    sample_rate: Annotated[int, at_least(1_000)] = 16_000  # Hz
+    frames: Count = 8
+    frame_size: Count = 48  # pixels
     # The generated world: which factors sound and picture share, and how many clips there are.
-    difficulty: str = 'easy'
-    train_clips: int = 1_000_000
-    eval_clips: int = 4_096
-    # A folder: the share held out where no CSV says it, and how many clips may be unusable.
-    eval_fraction: float = 0.1
-    max_bad_fraction: float = 0.1
-    # Prepared datasets (`tfds`): several paths, and as many weights, are separated by commas. Without
-    # weights each clip weighs the same. So are splits, or parts of them such as
-    # train[:90%]; of those named each dataset has at least one.
-    weights: str = ''
-    # Prepared datasets, one of which may be called `generated`: the generated world. With `mask`, one may
-    # lack sound or pictures: black and silence stand in, and no loss is taken of what stands in.
-    missing_modality: str = 'refuse'
-    train_split: str = 'train'
-    eval_split: str = ''  # empty: validation, test or eval, the first that a dataset has
-    # Decoded clips of a folder kept in memory, in each process that reads, so that a small one is
-    # decoded once.
-    cache_gb: float = 1.0
-    threads: int = 2  # that read, in each process that reads
-    workers: int = 0  # processes that read; 0: the one that trains
-    prefetch_batches: int = 2
+    difficulty: Literal['easy', 'medium', 'hard'] = 'easy'
+    train_clips: Count = 1_000_000
+    eval_clips: Count = 4_096
+    # A folder: the share held out where no CSV names splits, and the share of clips that may be unusable.
+    eval_fraction: Ratio = 0.1
+    max_bad_fraction: Share = 0.1
+    # Prepared datasets (`tfds`): one weight for each path; without weights every clip weighs the same.
+    weights: Weights = ()
+    # Prepared datasets, one of which may be called `generated`: the generated world. With `mask`, a clip may
+    # lack sound or pictures: silence and black frames replace them, and no loss is computed on these.
+    missing_modality: Literal['refuse', 'mask'] = 'refuse'
+    # Splits or parts of them, such as train[:90%]; each dataset has at least one of them.
+    train_split: Splits = ('train',)
+    eval_split: tuple[str, ...] = ()  # empty: validation, test or eval, the first that a dataset has
+    cache_gb: NotNegative = 1.0  # decoded clips of a folder kept in memory, in each process that reads
+    threads: Count = 2  # that read, in each process that reads
+    workers: Whole = 0  # processes that read; 0: the one that trains
+    prefetch_batches: Count = 2
 
     def problems(self) -> Iterator[Problem]:
-        yield from one_of('source', self.source, SOURCES)
-        yield from one_of('missing_modality', self.missing_modality, ('refuse', 'mask'))
-        yield from at_least('workers', self.workers, 0)
-        yield from one_of('difficulty', self.difficulty, DIFFICULTIES)
-        for field in ('frames', 'frame_size', 'train_clips', 'eval_clips', 'threads', 'prefetch_batches'):
-            yield from at_least(field, getattr(self, field), 1)
-        yield from at_least('sample_rate', self.sample_rate, 1_000)
-        yield from at_least('cache_gb', self.cache_gb, 0)
-        if not 0.2 <= self.seconds <= 3_600:
-            yield 'seconds', self.seconds, 'from 0.2 to 3600'
-        yield from between('eval_fraction', self.eval_fraction, 0, 1)
-        if not 0 <= self.max_bad_fraction <= 1:
-            yield 'max_bad_fraction', self.max_bad_fraction, 'a share from 0 to 1'
-        yield from self._mixture_problems()
-
-    def _mixture_problems(self) -> Iterator[Problem]:
-        try:
-            weights = self.mixture_weights
-        except ValueError:
-            weights = (0.0,)
-        if not all(0 < weight < math.inf for weight in weights):
-            yield 'weights', self.weights, 'positive numbers separated by commas, or empty'
-        if weights and (self.source != 'tfds' or len(weights) != len(split_list(self.path))):
+        if self.weights and (self.source != 'tfds' or len(self.weights) != len(self.datasets)):
             yield 'weights', self.weights, 'one for each dataset of data.path, with data.source=tfds'
-        if not split_list(self.train_split):
-            yield 'train_split', self.train_split, 'at least one split'
-        shared = set(split_list(self.train_split)) & set(split_list(self.eval_split))
+        shared = set(self.train_split) & set(self.eval_split)
         if shared:
             yield 'eval_split', self.eval_split, f'without {shared.pop()!r}, which is trained on'
 
     @property
-    def mixture_weights(self) -> tuple[float, ...]:
-        """The weights of the datasets of `path`; none: each clip weighs the same."""
-        return tuple(float(weight) for weight in split_list(self.weights))
+    def folder(self) -> str:
+        """The one path of a folder, whose name may have commas."""
+        return ','.join(self.path)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The paths of prepared datasets."""
+        return tuple(path.strip() for path in self.path if path.strip())
 
     @property
     def num_samples(self) -> int:
@@ -127,16 +119,14 @@ class DataConfig:
 class AudioConfig:
     """The audio front end: Kaldi log-mel, its normalisation and its patches."""
 
-    front_end: str = 'generated'
+    front_end: FrontEndName = 'generated'
     num_mel_bins: int = 128
     num_frames: int = 192  # 10 ms each; longer clips are cut, shorter ones padded
-    patch: int = 16
+    patch: Count = 16
 
     def problems(self) -> Iterator[Problem]:
-        yield from one_of('front_end', self.front_end, tuple(FRONT_ENDS))
-        yield from at_least('patch', self.patch, 1)
         for field in ('num_mel_bins', 'num_frames'):
-            if self.patch > 0 and (getattr(self, field) < 1 or getattr(self, field) % self.patch):
+            if getattr(self, field) < 1 or getattr(self, field) % self.patch:
                 yield field, getattr(self, field), f'a positive multiple of patch ({self.patch})'
 
     @property
@@ -162,15 +152,9 @@ class VideoConfig:
     """The video front end: pixel normalisation (ImageNet) and tubelets."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    patch: int = 16
-    patch_frames: int = 2
-
-    def problems(self) -> Iterator[Problem]:
-        yield from at_least('patch', self.patch, 1)
-        yield from at_least('patch_frames', self.patch_frames, 1)
-        if min(self.std) <= 0:
-            yield 'std', self.std, 'three positive numbers'
+    std: Deviations = (0.229, 0.224, 0.225)
+    patch: Count = 16
+    patch_frames: Count = 2
 
     @property
     def patch_dim(self) -> int:

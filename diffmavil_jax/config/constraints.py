@@ -1,28 +1,50 @@
-"""What a value of a field may be."""
+"""What a value of a field may be, written into its type: `Annotated[int, at_least(1)]`."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import typing
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
 
 Problem = tuple[str, Any, str]  # field, value, what is allowed
 
 
-def one_of(field: str, value: Any, allowed: typing.Collection[Any]) -> Iterator[Problem]:
-    """A problem where the value is not one of those allowed."""
-    if value not in allowed:
-        yield field, value, 'one of ' + ', '.join(repr(a) for a in allowed)
+@dataclasses.dataclass(frozen=True)
+class Must:
+    """A condition on one value, and its words after `must be`."""
+
+    holds: Callable[[Any], bool]
+    words: Callable[[], str]
 
 
-def at_least(field: str, value: float, low: float) -> Iterator[Problem]:
-    """A problem where the value is not finite or below `low`."""
-    if not (math.isfinite(value) and value >= low):
-        yield field, value, f'a number of at least {low}'
+def must(words: str, holds: Callable[[Any], bool]) -> Must:
+    """A condition in words that don't change."""
+    return Must(holds, lambda: words)
 
 
-def between(field: str, value: float, low: float, high: float) -> Iterator[Problem]:
-    """A problem where the value is not inside the open interval."""
-    if not low < value < high:
-        yield field, value, f'a number between {low} and {high}, both excluded'
+def one_of(choices: Callable[[], Collection[str]]) -> Must:
+    """The keys of a table; `Literal` is for choices that are no table."""
+    return Must(lambda value: value in choices(), lambda: list_choices(choices()))
+
+
+def list_choices(choices: Collection[Any]) -> str:
+    """The words for a choice."""
+    return 'one of ' + ', '.join(repr(choice) for choice in choices)
+
+
+def at_least(low: float) -> Must:
+    """A finite number that is not below `low`."""
+    return must(f'a number of at least {low}', lambda value: math.isfinite(value) and value >= low)
+
+
+VERBATIM = object()  # in a list of texts: a flag's commas divide it, and nothing else is changed
+
+Count = Annotated[int, at_least(1)]
+Whole = Annotated[int, at_least(0)]
+NotNegative = Annotated[float, at_least(0)]
+Positive = Annotated[float, must('a positive number', lambda value: value > 0)]
+Ratio = Annotated[float, must('a number between 0 and 1, both excluded', lambda value: 0 < value < 1)]
+Share = Annotated[float, must('a share from 0 to 1', lambda value: 0 <= value <= 1)]
+ShareBelowOne = Annotated[float, must('a share from 0 to below 1', lambda value: 0 <= value < 1)]
+ShareAboveZero = Annotated[float, must('a share above 0, up to 1', lambda value: 0 < value <= 1)]

@@ -14,12 +14,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from diffmavil_jax.config import tree as config_tree
+from diffmavil_jax.config import renamed, tree
 from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
-from diffmavil_jax.config.constraints import Problem, one_of
-from diffmavil_jax.config.network import DiffusionConfig, LossConfig, MaskingConfig, ModelConfig
+from diffmavil_jax.config.constraints import Problem, must
+from diffmavil_jax.config.network import (
+    ComputeConfig,
+    DiffusionConfig,
+    LossConfig,
+    MaskingConfig,
+    ModelConfig,
+)
 from diffmavil_jax.config.training import (
     BatchConfig,
     CheckpointConfig,
@@ -29,9 +35,8 @@ from diffmavil_jax.config.training import (
     ParallelConfig,
     TrainConfig,
 )
-from diffmavil_jax.config.tree import ConfigError
 
-OBJECTIVES = ('pretraining', 'stage2', 'classification')
+Seed = Annotated[int, must('from 0 to 2**31 - 1', lambda seed: 0 <= seed < 2**31)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +44,8 @@ class Config:
     """A whole run. `from_dict` builds one from flags."""
 
     name: str = 'diffmavil'
-    seed: int = 0
-    objective: str = 'pretraining'
+    seed: Seed = 0
+    objective: Literal['pretraining', 'stage2', 'classification'] = 'pretraining'
     # What this run starts from: the encoders (and, to pretrain, decoders) of a run, or the directory of an
     # import or export, whose missing parts begin new.
     init: str = ''
@@ -49,6 +54,7 @@ class Config:
     audio: AudioConfig = AudioConfig()
     video: VideoConfig = VideoConfig()
     model: ModelConfig = ModelConfig()
+    compute: ComputeConfig = ComputeConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     masking: MaskingConfig = MaskingConfig()
     batch: BatchConfig = BatchConfig()
@@ -61,54 +67,37 @@ class Config:
     parallel: ParallelConfig = ParallelConfig()
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            section = getattr(self, field.name)
-            if dataclasses.is_dataclass(section):
-                for name, value, allowed in section.problems():  # type: ignore[union-attr]
-                    raise ConfigError(f'config.{field.name}.{name} = {value!r}: must be {allowed}.')
-        for name, value, allowed in self._cross_field_problems():
-            raise ConfigError(f'config.{name} = {value!r}: must be {allowed}.')
+        tree.check(self, 'config')
 
-    def _cross_field_problems(self) -> Iterator[Problem]:
-        yield from one_of('objective', self.objective, OBJECTIVES)
-        if bool(self.teacher) != (self.objective == 'stage2'):
+    def problems(self) -> Iterator[Problem]:
+        """What contradicts what in other sections."""
+        target = self.diffusion.target
+        stage2 = self.objective == 'stage2'
+        if bool(self.teacher) != stage2:
             yield 'teacher', self.teacher, 'the workdir of a run with objective=stage2, empty with others'
-        if self.objective == 'stage2' and self.diffusion.target != 'x0':
-            target = self.diffusion.target
+        if stage2 and target != 'x0':
             yield 'diffusion.target', target, 'x0 with objective=stage2: tokens are predicted, not patches'
-        if self.data.frame_size % self.video.patch:
-            yield 'data.frame_size', self.data.frame_size, f'a multiple of video.patch ({self.video.patch})'
-        if self.data.frames % self.video.patch_frames:
-            yield (
-                'data.frames',
-                self.data.frames,
-                f'a multiple of video.patch_frames ({self.video.patch_frames})',
-            )
-        if self.loss.normalize_targets and self.diffusion.target != 'x0':
-            target = self.diffusion.target
-            yield (
-                'loss.normalize_targets',
-                True,
-                f'false with diffusion.target={target}; only x0 can be normalised',
-            )
-        if self.batch.rule == 'listed' and len(self.batch.listed) != self.masking.stretches:
-            yield 'batch.sizes', self.batch.sizes, f'{self.masking.stretches} sizes, one for each mask ratio'
+        for field, count, patch in (
+            ('frame_size', self.data.frame_size, 'patch'),
+            ('frames', self.data.frames, 'patch_frames'),
+        ):
+            if count % getattr(self.video, patch):
+                allowed = f'a multiple of video.{patch} ({getattr(self.video, patch)})'
+                yield f'data.{field}', count, allowed
+        if self.loss.normalize_targets and target != 'x0':
+            allowed = f'false with diffusion.target={target}; only x0 can be normalised'
+            yield 'loss.normalize_targets', True, allowed
+        stretches = self.masking.stretches
+        if self.batch.rule == 'listed' and len(self.batch.sizes) != stretches:
+            yield 'batch.sizes', self.batch.sizes, f'{stretches} sizes, one for each mask ratio'
         if self.finetune.scratch and not self.init:
             yield 'finetune.scratch', True, 'false without config.init, which says what network is meant'
-        if not 0 <= self.seed < 2**31:
-            yield 'seed', self.seed, 'from 0 to 2**31 - 1'
-        if self.optimizer.warmup_samples > self.train.samples:
-            yield (
-                'optimizer.warmup_samples',
-                self.optimizer.warmup_samples,
-                f'at most train.samples ({self.train.samples})',
-            )
-        if self.data.source == 'generated' and self.evaluation.retrieval_clips > self.data.eval_clips:
-            yield (
-                'evaluation.retrieval_clips',
-                self.evaluation.retrieval_clips,
-                f'at most data.eval_clips ({self.data.eval_clips})',
-            )
+        warmup, samples = self.optimizer.warmup_samples, self.train.samples
+        if warmup > samples:
+            yield 'optimizer.warmup_samples', warmup, f'at most train.samples ({samples})'
+        clips, there = self.evaluation.retrieval_clips, self.data.eval_clips
+        if self.data.source == 'generated' and clips > there:
+            yield 'evaluation.retrieval_clips', clips, f'at most data.eval_clips ({there})'
 
     @property
     def loaded(self) -> str:
@@ -137,12 +126,23 @@ def field_type(path: str) -> str:
     Raises:
         ConfigError: where there is no such field.
     """
-    return config_tree.field_type(Config, path)
+    return tree.field_type(Config, path)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as nested dictionaries of JSON types."""
     return dataclasses.asdict(config)
+
+
+def to_flags(config: Config) -> dict[str, Any]:
+    """As `to_dict`, but with lists as flags take them: separated by commas."""
+
+    def flat(name: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: flat(f'{name}.{key}', part) for key, part in value.items()}
+        return tree.spelled(value) if field_type(name).endswith('...]') else value
+
+    return flat('config', to_dict(config))
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -151,4 +151,13 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: for an unknown field, a value of a wrong type, or one that is not allowed.
     """
-    return config_tree.build(Config, values, 'config')
+    return tree.build(Config, renamed.with_new_names(values), 'config')
+
+
+def from_saved(values: Mapping[str, Any]) -> Config:
+    """Builds a Config from what a run wrote: fields that came later have their defaults.
+
+    Raises:
+        ConfigError: see `from_dict`.
+    """
+    return from_dict(tree.filled(renamed.with_new_names(values), to_dict(Config())))

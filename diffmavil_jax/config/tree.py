@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
+
+from diffmavil_jax.config.constraints import VERBATIM, Must, list_choices
 
 T = TypeVar('T')
 
@@ -21,11 +24,33 @@ def build(cls: type[T], values: Mapping[str, Any], path: str) -> T:
     Raises:
         ConfigError: for an unknown field, a value of a wrong type, or one that is not allowed.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     unknown = [key for key in values if key not in hints]
     if unknown:
         raise ConfigError(_no_such_field(path, unknown[0], hints))
-    return cls(**{key: _convert(hints[key], value, f'{path}.{key}') for key, value in values.items()})
+    converted = {key: _convert(hints[key], value, f'{path}.{key}') for key, value in values.items()}
+    for key, value in values.items():
+        _check(hints[key], converted[key], f'{path}.{key}', value)
+    return cls(**converted)
+
+
+def check(section: Any, path: str) -> None:
+    """Raises ConfigError for the first value of a section that its type or its `problems` do not allow."""
+    for name, hint in _hints(typing.cast(Any, type(section))).items():
+        value = getattr(section, name)
+        if dataclasses.is_dataclass(value):
+            check(value, f'{path}.{name}')
+        else:
+            _check(hint, value, f'{path}.{name}', spelled(value))
+    for name, value, allowed in section.problems() if hasattr(section, 'problems') else ():
+        raise ConfigError(f'{path}.{name} = {spelled(value)!r}: must be {allowed}.')
+
+
+def spelled(value: Any) -> Any:
+    """A list as a flag takes it: separated by commas."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    return ','.join(format(part, 'g') if isinstance(part, float) else str(part) for part in value)
 
 
 def field_type(cls: type, path: str) -> str:
@@ -39,7 +64,7 @@ def field_type(cls: type, path: str) -> str:
     for name in fields:
         if not dataclasses.is_dataclass(kind):
             raise ConfigError(f'{parent}.{name}: no such field; {parent} is of type {_type_name(kind)}.')
-        hints = typing.get_type_hints(kind)
+        hints = _hints(typing.cast(type, kind))
         if name not in hints:
             raise ConfigError(_no_such_field(parent, name, hints))
         kind, parent = hints[name], f'{parent}.{name}'
@@ -54,7 +79,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = 'conf
         if isinstance(old.get(key), Mapping) and isinstance(new.get(key), Mapping):
             lines += difference(old[key], new[key], here)
         elif (key in old) != (key in new) or not same(old[key], new[key]):
-            lines.append(f'{here}: {old.get(key, "absent")!r} -> {new.get(key, "absent")!r}')
+            before, after = (spelled(values.get(key, 'absent')) for values in (old, new))
+            lines.append(f'{here}: {before!r} -> {after!r}')
     return lines
 
 
@@ -70,7 +96,9 @@ def filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of a field are equal; a tuple is read back from JSON as a list."""
+    """Whether two values of a field are equal; a list may be a tuple, or a text with commas."""
+    if isinstance(one, str) and isinstance(other, (list, tuple)):
+        return bool(','.join(part.strip() for part in one.split(',') if part.strip()) == spelled(other))
     return _as_list(one) == _as_list(other)
 
 
@@ -84,24 +112,68 @@ def _no_such_field(path: str, name: str, known: Iterable[str]) -> str:
     return f'{path}.{name}: no such field.{hint}'
 
 
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _bare(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type without its conditions, and the conditions."""
+    if typing.get_origin(kind) is typing.Annotated:
+        return kind.__origin__, kind.__metadata__
+    return kind, ()
+
+
+def _check(kind: Any, value: Any, path: str, said: Any) -> None:
+    """Raises ConfigError where a value is not one of a Literal, or breaks a condition of its type."""
+    bare, conditions = _bare(kind)
+    choices = typing.get_args(bare) if typing.get_origin(bare) is typing.Literal else None
+    if choices and value not in choices:
+        raise ConfigError(f'{path} = {said!r}: must be {list_choices(choices)}.')
+    for condition in conditions:
+        if isinstance(condition, Must) and not condition.holds(value):
+            raise ConfigError(f'{path} = {said!r}: must be {condition.words()}.')
+
+
 def _type_name(kind: Any) -> str:
-    if dataclasses.is_dataclass(kind):
+    bare, _ = _bare(kind)
+    if dataclasses.is_dataclass(bare):
         return 'section with fields'
-    return str(kind) if typing.get_origin(kind) else kind.__name__
+    if typing.get_origin(bare) is typing.Literal:
+        return 'str'
+    return str(bare) if typing.get_origin(bare) else bare.__name__
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
+    bare, conditions = _bare(kind)
+    if dataclasses.is_dataclass(bare):
         if not isinstance(value, Mapping):
             raise ConfigError(f'{path} = {value!r}: must be a section with fields.')
-        return build(typing.cast(type, kind), value, path)
-    if typing.get_origin(kind) is tuple:
-        parts = typing.get_args(kind)
+        return build(typing.cast(type, bare), value, path)
+    if typing.get_origin(bare) is tuple:
+        return _tuple(typing.get_args(bare), conditions, value, path)
+    if bare is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = str if typing.get_origin(bare) is typing.Literal else bare
+    if type(value) is not wanted:
+        raise ConfigError(f'{path} = {value!r}: must be of type {wanted.__name__}.')
+    return value
+
+
+def _tuple(parts: tuple[Any, ...], conditions: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
+    """A tuple of a fixed length, or a list, which may be a text with commas."""
+    if parts[-1] is not Ellipsis:
         if not isinstance(value, (list, tuple)) or len(value) != len(parts):
             raise ConfigError(f'{path} = {value!r}: must be {len(parts)} numbers.')
         return tuple(_convert(part, v, path) for part, v in zip(parts, value, strict=True))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f'{path} = {value!r}: must be of type {kind.__name__}.')
-    return value
+    if isinstance(value, str):
+        texts = value.split(',') if value.strip() else []
+        if VERBATIM not in conditions:
+            texts = [text.strip() for text in texts if text.strip()]
+        try:
+            return tuple(map(parts[0], texts))
+        except ValueError:
+            raise ConfigError(f'{path} = {value!r}: must be {conditions[0].words()}.') from None
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f'{path} = {value!r}: must be of type str.')
+    return tuple(_convert(parts[0], v, path) for v in value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffmavil_jax.config.clips import MODALITIES, split_list
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import ClipSpec, Sources
@@ -33,15 +33,15 @@ def open_sources(config: Config) -> Sources:
     generated = Sources(train, held_out)
     if data.source == 'generated':
         return generated
-    if not split_list(data.path):
+    if not data.datasets:
         what = {
             'folder': 'a folder of media files (--config.data.path=DIR)',
             'tfds': 'a prepared dataset (--config.data.path=DIR, or DIR,DIR for several)',
         }
-        raise ConfigError(f'config.data.path = {data.path!r}: must be {what[data.source]}.')
+        raise ConfigError(f'config.data.path = {data.folder!r}: must be {what[data.source]}.')
     if data.source == 'folder':
         folder = open_folder(
-            data.path,
+            data.folder,
             spec,
             eval_fraction=data.eval_fraction,
             max_bad_fraction=data.max_bad_fraction,

@@ -94,8 +94,8 @@ def _facts(run: pathlib.Path, config: Config, samples: int) -> dict[str, Any]:
         'init': config.init,
         'training_data': {
             'source': data.source,
-            'path': data.path,
-            'splits': data.train_split if data.source == 'tfds' else '',
+            'path': data.folder,
+            'splits': ','.join(data.train_split) if data.source == 'tfds' else '',
         },
         'samples_seen': samples,
         'scores': scores,

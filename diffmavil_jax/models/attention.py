@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config.network import ModelConfig
+from diffmavil_jax.config.network import ComputeConfig
+
+Implementation = Literal['auto', 'xla', 'cudnn']
 
 
 def attend(
@@ -28,20 +31,20 @@ def attend(
     return _attend(query * query.shape[-1] ** -0.5, key, value)
 
 
-def for_this_machine(model: ModelConfig) -> tuple[ModelConfig, str]:
+def for_this_machine(compute: ComputeConfig) -> tuple[ComputeConfig, str]:
     """A saved network's settings with an attention that works here, and why it was chosen.
 
     A network that was trained on a GPU may be opened on a CPU: `cudnn` is chosen again, `xla` works anywhere.
     """
-    attention, reason = choose('auto' if model.attention == 'cudnn' else model.attention, model.dtype)
-    return dataclasses.replace(model, attention=attention), reason
+    attention, reason = choose('auto' if compute.attention == 'cudnn' else compute.attention, compute.dtype)
+    return dataclasses.replace(compute, attention=attention), reason
 
 
-def choose(asked: str, dtype: str) -> tuple[str, str]:
+def choose(asked: Implementation, dtype: str) -> tuple[Implementation, str]:
     """The implementation to use, and why.
 
     Args:
-        asked: `config.model.attention`; `auto` takes cuDNN's where a trial of it gives the right
+        asked: `config.compute.attention`; `auto` takes cuDNN's where a trial of it gives the right
             numbers, forward and backward.
         dtype: of the activations.
     """

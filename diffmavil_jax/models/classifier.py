@@ -63,7 +63,7 @@ class Classifier(nn.Module):
             drop_path_scale: for `audio`, `video` and `fusion`, see `Block`.
         """
         finetune, model = self.config.finetune, self.config.model
-        compute = Compute.of(model)
+        compute = Compute.of(self.config.compute)
         visible, drop_path_scale = visible or {}, drop_path_scale or {}
         tokens = {}
         for m in finetune.modalities:
@@ -92,5 +92,5 @@ class Classifier(nn.Module):
         query = self.param(f'attentive_query_{modality}', init, (1, 1, width)).astype(tokens.dtype)
         normed = layer_norm(f'attentive_norm_{modality}', tokens.dtype)(tokens)
         model = self.config.model
-        pool = Attention(model.vit.heads, Compute.of(model), name=f'attentive_pool_{modality}')
+        pool = Attention(model.vit.heads, Compute.of(self.config.compute), name=f'attentive_pool_{modality}')
         return pool(jnp.broadcast_to(query, (len(tokens), 1, width)), normed)[:, 0]

@@ -74,7 +74,7 @@ def make_encoder(
         model.vit.width,
         model.vit.depth,
         model.vit.heads,
-        Compute.of(model),
+        Compute.of(config.compute),
         time_step=time_step,
         has_class_token=model.class_token,
         stores_positions=model.positions == 'stored',

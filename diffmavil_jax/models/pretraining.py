@@ -53,7 +53,7 @@ class PretrainingModel(nn.Module):
 
     def setup(self) -> None:
         config, model = self.config, self.config.model
-        compute = Compute.of(model)
+        compute = Compute.of(config.compute)
         patch_dims = {'audio': config.audio.patch_dim, 'video': config.video.patch_dim}
         kinds = {'audio': model.audio_decoder, 'video': model.video_decoder}
         self.encoder = {m: make_encoder(config, m) for m in MODALITIES}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config.network import ModelConfig
+from diffmavil_jax.config.network import ComputeConfig
 from diffmavil_jax.models.attention import attend
 
 LAYER_NORM_EPSILON = 1e-6
@@ -33,8 +33,8 @@ class Compute:
     unroll: int = 1
 
     @classmethod
-    def of(cls, model: ModelConfig) -> Compute:
-        return cls(jnp.dtype(model.dtype), model.attention, model.remat, model.scan_unroll)
+    def of(cls, compute: ComputeConfig) -> Compute:
+        return cls(jnp.dtype(compute.dtype), compute.attention, compute.remat == 'full', compute.scan_unroll)
 
 
 def dense(features: int, axes: tuple[str, str], name: str, dtype: Any, *, zeros: bool = False) -> nn.Dense:

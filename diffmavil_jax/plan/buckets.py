@@ -193,7 +193,7 @@ def _batch_size(config: Config, audio: int, video: int, index: int) -> int:
     """The batch of a stretch with so many visible tokens; for the rules, see `BatchConfig`."""
     batch = config.batch
     if batch.rule == 'listed':
-        return batch.listed[index]
+        return batch.sizes[index]
     # The batch costs as much as batch.size clips do at the end ratio.
     end_cost = _clip_cost(config, *_visible(config, config.masking.end_ratio))
     clips = batch.size * (end_cost / _clip_cost(config, audio, video))

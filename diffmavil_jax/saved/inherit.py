@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from diffmavil_jax.config.schema import Config, to_dict
-from diffmavil_jax.config.tree import ConfigError, filled, same
+from diffmavil_jax.config.schema import from_saved, to_dict
+from diffmavil_jax.config.tree import ConfigError, same
 
 # A loaded network is wrong with any other value. Each field with the part of a network that it is about;
 # '': any of them.
@@ -42,7 +42,7 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = pathlib.Path(run).expanduser() / 'config.json'
     try:
-        return filled(json.loads(path.read_text(encoding='utf-8')), to_dict(Config()))
+        return to_dict(from_saved(json.loads(path.read_text(encoding='utf-8'))))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f'{os.fspath(run)!r}: must be the workdir of a run, or what `diffmavil import` or '

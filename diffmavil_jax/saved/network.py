@@ -65,6 +65,6 @@ def open_network(path: str | os.PathLike[str]) -> SavedNetwork:
         ConfigError: there is no config in it.
     """
     stored = from_dict(read_config(path))
-    model, reason = for_this_machine(stored.model)
-    config = dataclasses.replace(stored, model=model)
+    compute, reason = for_this_machine(stored.compute)
+    config = dataclasses.replace(stored, compute=compute)
     return SavedNetwork(os.fspath(path), config, stored, reason, read_card(path))

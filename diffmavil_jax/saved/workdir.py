@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffmavil_jax.atomic import set_aside, write_json
+from diffmavil_jax.config.renamed import with_new_names
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError, difference, filled
 
@@ -109,7 +110,7 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
         raise ConfigError(
             f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
         ) from None
-    lines = difference(filled(old, to_dict(Config())), json.loads(json.dumps(to_dict(config))))
+    lines = difference(filled(with_new_names(old), to_dict(Config())), to_dict(config))
     for line in lines:
         if line.startswith('config.data.path:'):
             print(f'Other data than before: {line}')

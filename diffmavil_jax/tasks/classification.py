@@ -86,7 +86,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         best_metric='eval/map' if train.multi_label else 'eval/top1',
         start=start,
         finish=finish,
-        averaged=finetune.average_decay > 0,
+        averaged=finetune.ema_decay > 0,
         select_best=finetune.select == 'best',
         notes=(
             *filter(None, (sources.coverage, *sources.notes, new_parts(config, new), _seen_before(config))),

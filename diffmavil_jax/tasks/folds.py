@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from diffmavil_jax.config.clips import split_list
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 
@@ -15,20 +14,20 @@ def folds(config: Config) -> list[tuple[str, Config]]:
     Raises:
         ConfigError: the data are not prepared ones, or lack a fold.
     """
-    names = split_list(config.finetune.folds)
+    names = config.finetune.folds
     if config.data.source != 'tfds':
         raise ConfigError(
-            f'config.finetune.folds = {config.finetune.folds!r}: must be empty with data.source='
+            f'config.finetune.folds = {",".join(names)!r}: must be empty with data.source='
             f'{config.data.source}; only prepared datasets have splits by name.'
         )
     from diffmavil_jax.data.prepared.dataset import open_prepared  # TFDS takes a second to import
 
-    for path in split_list(config.data.path):
+    for path in config.data.datasets:
         dataset = open_prepared(path)
         absent = [name for name in names if not dataset.has_split(name)]
         if absent:
             raise ConfigError(
-                f'config.finetune.folds = {config.finetune.folds!r}: must be splits of {path}, which has '
+                f'config.finetune.folds = {",".join(names)!r}: must be splits of {path}, which has '
                 f'{dataset.describe_splits()}, and no {", ".join(absent)}.'
             )
     return [
@@ -39,10 +38,10 @@ def folds(config: Config) -> list[tuple[str, Config]]:
                 name=f'{config.name}_{name}',
                 data=dataclasses.replace(
                     config.data,
-                    train_split=','.join(other for other in names if other != name),
-                    eval_split=name,
+                    train_split=tuple(other for other in names if other != name),
+                    eval_split=(name,),
                 ),
-                finetune=dataclasses.replace(config.finetune, folds=''),
+                finetune=dataclasses.replace(config.finetune, folds=()),
             ),
         )
         for name in names

@@ -63,12 +63,12 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
 
 
 def _negatives(config: Config) -> str:
-    batch = config.batch
-    if batch.parts == 1:
+    count, size = config.batch.microbatches, config.batch.size
+    if count == 1:
         return ''
     return (
-        f'The gradient of a batch is computed in {batch.parts} parts: InfoNCE contrasts each clip with those '
-        f'of its part, {batch.size // batch.parts} at the last mask ratio, not with {batch.size}.'
+        f'The gradient of a batch is computed in {count} microbatches: InfoNCE contrasts each clip with '
+        f'those of its microbatch, {size // count} at the last mask ratio, not with {size}.'
     )
 
 

@@ -61,8 +61,8 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
             task.optimizer,
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
-            parts=config.batch.parts,
-            average_decay=config.finetune.average_decay,
+            parts=config.batch.microbatches,
+            ema_decay=config.finetune.ema_decay,
         )
         # Pinned, or XLA may choose another layout for what the next step takes.
         layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)

@@ -25,7 +25,7 @@ def make_step(
     batch_size: int,
     *,
     parts: int = 1,
-    average_decay: float = 0.0,
+    ema_decay: float = 0.0,
 ) -> StepFunction:
     """One update. A loss or gradient that is not finite leaves parameters and optimizer as they were.
 
@@ -36,7 +36,7 @@ def make_step(
         learning_rate: of samples seen; taken amid the batch.
         batch_size: clips in the (global) batch.
         parts: that a batch is computed in, one after the other; the gradients are their mean.
-        average_decay: of the moving average, in a state that has one.
+        ema_decay: of the moving average, in a state that has one.
     """
 
     def at_once(params: Any, batch: Batch, **frozen: Any) -> tuple[tuple[jax.Array, Metrics], Any]:
@@ -70,7 +70,7 @@ def make_step(
         if average is not None:
             # It follows fast at first, or it would remember the initial parameters for long.
             updates_seen = (state.samples_seen // batch_size + 1).astype(jnp.float32)
-            decay = jnp.minimum(average_decay, updates_seen / (updates_seen + 10.0))
+            decay = jnp.minimum(ema_decay, updates_seen / (updates_seen + 10.0))
             average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
         one = jnp.float32(1)
         metrics |= {

@@ -10,7 +10,7 @@ import pytest
 
 from diffmavil_jax.config import network as config_module
 from diffmavil_jax.config.clips import AudioConfig, DataConfig
-from diffmavil_jax.config.network import MaskingConfig, ModelConfig, VitSize
+from diffmavil_jax.config.network import ComputeConfig, MaskingConfig, ModelConfig, VitSize
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.training import BatchConfig
 from diffmavil_jax.models.pretraining import PretrainingModel, View
@@ -103,8 +103,8 @@ def wide():
                 decoder_width=512,
                 decoder_layers=2,
                 decoder_heads=8,
-                scan_unroll=2,
             ),
+            compute=ComputeConfig(scan_unroll=2),
             masking=MaskingConfig(curriculum='none', end_ratio=0.75),
             batch=BatchConfig(size=8),
         )

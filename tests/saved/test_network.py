@@ -20,16 +20,16 @@ def run(make_run):
     return make_run(samples=48)
 
 
-def set_model(run, **changes):
+def set_compute(run, **changes):
     path = run / 'config.json'
     values = json.loads(path.read_text())
-    values['model'] |= changes
+    values['compute'] |= changes
     path.write_text(json.dumps(values))
 
 
 def test_it_has_the_config_and_the_parameters(run):
     network = open_network(run)
-    assert (network.stored.name, network.config.model.attention, network.card) == ('tiny', 'xla', None)
+    assert (network.stored.name, network.config.compute.attention, network.card) == ('tiny', 'xla', None)
     assert (network.samples_seen, network.lacking(['encoder_audio', 'fusion'])) == (48, ())
     jax.tree.map(np.testing.assert_array_equal, network.params, load_params(run)[0])
 
@@ -40,19 +40,19 @@ def test_attention_is_chosen_for_this_machine_by_whoever_opens_it(run, tiny, mon
     asked = []
     choose = attention.choose
     monkeypatch.setattr(attention, 'choose', lambda *args: asked.append(args) or choose(*args))
-    set_model(run, attention=stored, dtype=dtype)
+    set_compute(run, attention=stored, dtype=dtype)
     openers = [
         lambda: embed.load(run).config,
         lambda: reconstruct.Reconstructor(run, reconstruct.Options()).config,
         lambda: make_objective(tiny(objective='stage2', teacher=str(run))).teacher.config,
     ]
     for number, opener in enumerate(openers, 1):
-        assert opener().model.attention == 'xla'
+        assert opener().compute.attention == 'xla'
         assert asked == [('auto', dtype)] * number
     network = open_network(run)
     assert 'cuDNN' in network.attention_reason
     assert network.stored == dataclasses.replace(
-        network.config, model=dataclasses.replace(network.config.model, attention=stored)
+        network.config, compute=dataclasses.replace(network.config.compute, attention=stored)
     )
 
 

@@ -96,7 +96,7 @@ def summary_of(workdir):
 def test_a_pretrained_network_learns_classes(tiny, dataset, pretrained, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(experiment, 'make_mesh', make_mesh)  # of all devices
     config = finetuning(
-        tiny, dataset, init=pretrained, finetune={'average_decay': 0.9, 'select': 'best', 'mixup_rate': 0.2}
+        tiny, dataset, init=pretrained, finetune={'ema_decay': 0.9, 'select': 'best', 'mixup_rate': 0.2}
     )
     run(config, tmp_path)
     said = capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_parameters(tiny, dataset, tmp
     whole = finetuning(
         tiny,
         dataset,
-        finetune={'class_balanced': True, 'average_decay': 0.9, 'modality': 'audio'},
+        finetune={'class_balanced': True, 'ema_decay': 0.9, 'modality': 'audio'},
         train={'samples': 64},
         evaluation={'every_samples': 32},
         checkpoint={'every_samples': 32},

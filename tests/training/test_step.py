@@ -129,7 +129,7 @@ def test_the_loss_falls_on_one_batch(make_toy):
 
 def test_the_average_follows_fast_at_first_and_then_at_its_decay(make_toy):
     toy = make_toy()
-    step = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.1, 8, average_decay=0.5))
+    step = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.1, 8, ema_decay=0.5))
     state = toy.init()
     state = state.replace(average=state.params)
     expected = host(state.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from diffmavil_jax.config.clips import MODALITIES, DataConfig, split_list
+from diffmavil_jax.config.clips import MODALITIES, DataConfig
 from diffmavil_jax.data.clip import ClipSpec, DataError, Sources
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.mixture import Mixture
@@ -28,10 +28,10 @@ def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources
     Raises:
         DataError: a dataset or a split is not there, or does not fit the spec.
     """
-    paths = split_list(data.path)
+    paths = data.datasets
     datasets = _named_apart([open_prepared(path) for path in paths if path != GENERATED])
     notes = [remark for dataset in datasets for remark in dataset.remarks(spec)]
-    wanted_train, wanted_eval = split_list(data.train_split), split_list(data.eval_split)
+    wanted_train, wanted_eval = data.train_split, data.eval_split
     train_splits = _splits('train_split', wanted_train, datasets)
     if wanted_eval:
         eval_splits = _splits('eval_split', wanted_eval, datasets)
@@ -58,14 +58,14 @@ def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources
         held_out = [source for source in held_out if set(MODALITIES) <= set(source.modalities)]
         if not held_out:
             raise DataError(
-                f'config.data.path = {data.path!r}: must have a dataset with sound and pictures to '
+                f'config.data.path = {data.folder!r}: must have a dataset with sound and pictures to '
                 'evaluate on.'
             )
     coverage = _coverage(datasets, eval_splits)
     if len(parts) == 1:
         return Sources(train[0], held_out[0], tuple(notes), coverage)
     mixed = Mixture(held_out) if len(held_out) > 1 else held_out[0]
-    return Sources(Mixture(train, data.mixture_weights), mixed, tuple(notes), coverage)
+    return Sources(Mixture(train, data.weights), mixed, tuple(notes), coverage)
 
 
 def _named_apart(datasets: Sequence[PreparedDataset]) -> list[PreparedDataset]:

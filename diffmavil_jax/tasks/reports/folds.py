@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from diffmavil_jax.config.clips import split_list
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.report.content import (
     Headline,
@@ -29,7 +28,7 @@ def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
 
     `summary.json` has `test.SCORE.{mean,std,low,high,folds}`.
     """
-    names = split_list(config.finetune.folds)
+    names = config.finetune.folds
     summaries = [
         json.loads((root / name / 'report' / 'summary.json').read_text(encoding='utf-8')) for name in names
     ]

@@ -1,0 +1,58 @@
+"""Old names of fields work for one version: as flags, in dictionaries and in what a run wrote."""
+
+import json
+
+import pytest
+
+from diffmavil_jax.config.renamed import RENAMED, flags_with_new_names
+from diffmavil_jax.config.schema import Config, field_type, from_dict, from_saved, to_dict
+from diffmavil_jax.config.tree import difference
+
+
+def test_every_new_name_is_a_field():
+    for new in RENAMED.values():
+        assert field_type(f'config.{new}')
+
+
+def test_flags(capsys):
+    old = ['main.py', '--config=x', '--config.model.remat=True', '--noconfig.a', '--config.batch.parts', '2']
+    new = [
+        'main.py',
+        '--config=x',
+        '--config.compute.remat=full',
+        '--noconfig.a',
+        '--config.batch.microbatches',
+        '2',
+    ]
+    assert flags_with_new_names(old) == new
+    assert capsys.readouterr().err.splitlines() == [
+        'hint: --config.model.remat is now --config.compute.remat',
+        'hint: --config.batch.parts is now --config.batch.microbatches',
+    ]
+
+
+def test_dictionaries():
+    config = from_dict({'model': {'dtype': 'bfloat16', 'size': 'S'}, 'finetune': {'average_decay': 0.5}})
+    assert (config.compute.dtype, config.model.size, config.finetune.ema_decay) == ('bfloat16', 'S', 0.5)
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'), [('', ()), ('a', ('a',)), ('a,b', ('a', 'b')), ('x, y', ('x', ' y'))]
+)
+def test_lists_that_were_texts(text, value):
+    """A path may have spaces and commas of its own."""
+    written = to_dict(Config())
+    written['data']['path'] = text
+    config = from_saved(written)
+    assert (config.data.path, config.data.folder) == (value, text)
+    assert from_saved(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_a_run_of_before_is_the_same_run():
+    old = to_dict(Config())
+    compute = old.pop('compute')
+    old['model'] |= compute | {'remat': False}
+    old['batch']['parts'] = old['batch'].pop('microbatches')
+    old['data'] |= {'train_split': 'train', 'path': ''}
+    assert from_saved(old) == Config()
+    assert difference(to_dict(from_saved(old)), to_dict(Config())) == []
