@@ -8,6 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from diffmavil_jax.atomic import write_text
 from diffmavil_jax.commands.command import WRONG, Command, fail
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _print_report(prepared: Prepared) -> None:
     from diffmavil_jax.report.prepare_page import render_prepared
 
     page = prepared.folder / 'prepare_report.html'
-    page.write_text(render_prepared(prepared.report))
+    write_text(page, render_prepared(prepared.report))
     report = prepared.report
     was_there = 'was there already, ' if prepared.was_there else ''
     clips = f'{report["written"]:,} of {report["listed"]:,} clips'

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Bool, Float
 
+from diffmavil_jax.atomic import replacing
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import Refusal
 
@@ -65,7 +66,6 @@ class Embeddings:
             ConfigError: of another suffix, or it can't be written.
         """
         target = check_output(path)
-        temporary = target.with_name(f'.{target.name}')
         columns: dict[str, Any] = {
             'ids': np.array(self.ids, np.str_),
             'start_s': self.start_s,
@@ -75,13 +75,13 @@ class Embeddings:
         }
         arrays = {kind: array for kind in FEATURES if (array := getattr(self, kind)) is not None}
         try:
-            if target.suffix == '.npz':
-                with temporary.open('wb') as file:
-                    np.savez(file, **columns, **arrays)
-            else:
-                lists = {kind: _lists(array, self.has(kind)) for kind, array in arrays.items()}
-                pyarrow.parquet.write_table(pa.table({**columns, **lists}), temporary)
-            temporary.replace(target)
+            with replacing(target) as draft:
+                if target.suffix == '.npz':
+                    with draft.open('wb') as file:
+                        np.savez(file, **columns, **arrays)
+                else:
+                    lists = {kind: _lists(array, self.has(kind)) for kind, array in arrays.items()}
+                    pyarrow.parquet.write_table(pa.table({**columns, **lists}), draft)
         except OSError as error:
             raise ConfigError(f'--output={path}: must be a file that can be written ({error}).') from None
 

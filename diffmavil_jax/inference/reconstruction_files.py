@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from diffmavil_jax.atomic import write_bytes
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
@@ -95,7 +96,7 @@ def _write(folder: pathlib.Path, contents: Mapping[str, bytes]) -> tuple[pathlib
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            (folder / name).write_bytes(content)
+            write_bytes(folder / name, content)
     except OSError as error:
         raise ConfigError(f'output = {str(folder)!r}: must be a folder to write to ({error}).') from None
     return tuple(folder / name for name in contents)

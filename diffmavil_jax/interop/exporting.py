@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from diffmavil_jax.atomic import write_json
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop import to_timm, vit
@@ -130,5 +131,5 @@ def _write_timm(root: pathlib.Path, params: Mapping[str, Any], config: Config) -
         state = to_timm.timm_state(params, config, modality)
         weights.write_arrays(root / f'{modality}.safetensors', state)
         arguments = to_timm.timm_arguments(config, modality)
-        (root / f'{modality}.json').write_text(json.dumps(arguments, indent=2) + '\n', encoding='utf-8')
+        write_json(root / f'{modality}.json', arguments)
     return {modality: to_timm.INPUT[modality] for modality in modalities}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffmavil_jax.atomic import replace
+from diffmavil_jax.atomic import write_bytes, write_text
 from diffmavil_jax.report.content import Report
 from diffmavil_jax.report.drawing import PICTURE_FILES, Picture, directions, draw, draw_strip
 from diffmavil_jax.report.page import render_page
@@ -34,9 +34,9 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     files = {f'{picture.name}.png': picture.png for picture in pictures}
     for name, data in files.items():
-        replace(directory / name, data)
-    replace(directory / 'summary.json', _encode(summary + '\n'))
-    replace(directory / 'index.html', _encode(page))
+        write_bytes(directory / name, data)
+    write_text(directory / 'summary.json', summary + '\n')
+    write_text(directory / 'index.html', page)
     for path in directory.iterdir():
         if PICTURE_FILES.fullmatch(path.name) and path.name not in files:
             path.unlink()
@@ -95,8 +95,3 @@ def json_values(value: Any) -> Any:
     if isinstance(value, np.generic):
         return json_values(value.item())
     return value if not isinstance(value, float) or is_number(value) else None
-
-
-def _encode(text: str) -> bytes:
-    """The text in UTF-8. What stands for bytes of a file name that are not UTF-8 is escaped."""
-    return text.encode('utf-8', 'backslashreplace')

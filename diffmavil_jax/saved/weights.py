@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from diffmavil_jax.atomic import set_aside, write_json
+from diffmavil_jax.atomic import set_aside, write_bytes, write_json
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
 
@@ -47,10 +47,8 @@ def write_params(root: pathlib.Path, params: Mapping[str, Any]) -> None:
 
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
     """Writes arrays by name as float32 in a .safetensors file."""
-    # Not save_file, which makes a file that nobody else may read.
-    path.write_bytes(
-        safetensors.numpy.save({n: np.ascontiguousarray(x, np.float32) for n, x in arrays.items()})
-    )
+    contiguous = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    write_bytes(path, safetensors.numpy.save(contiguous))
 
 
 def write_description(root: pathlib.Path, config: Config, card: Mapping[str, Any]) -> None:

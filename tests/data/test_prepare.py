@@ -328,13 +328,6 @@ def test_the_identity_changes_with_what_changes_the_dataset():
     assert len(keys) == 6 and work.identity(Listing([row(SPRING)]), job, 'csv') in keys
 
 
-def test_nothing_is_published_of_what_fails(tmp_path):
-    with pytest.raises(KeyError), work.published(epath.Path(tmp_path / 'a')) as path:
-        path.write_text('half')
-        raise KeyError
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_summary_counts():
     summary, outcome = (
         Summary(),

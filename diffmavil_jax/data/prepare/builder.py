@@ -12,7 +12,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import logging
 import shlex
 import sys
@@ -27,12 +26,13 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from etils import epath
 
+from diffmavil_jax.atomic import replacing, write_json
 from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.prepare import summary as summary_lib
 from diffmavil_jax.data.prepare import worker
 from diffmavil_jax.data.prepare.shard import make_shard
 from diffmavil_jax.data.prepare.summary import Summary
-from diffmavil_jax.data.prepare.work import DoneShard, Work, link_or_copy, published
+from diffmavil_jax.data.prepare.work import DoneShard, Work, link_or_copy
 from diffmavil_jax.data.prepared.format import FEATURES, Metadata
 
 VERSION = '1.0.0'
@@ -123,7 +123,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
         del dl_manager, download_config  # there is nothing to download
         self._make_shards()
         summary = Summary()
-        with published(self.data_path / MANIFEST) as path, open(path, 'w', encoding='utf-8') as file:
+        with replacing(self.data_path / MANIFEST) as path, open(path, 'w', encoding='utf-8') as file:
             for outcome in self._work.outcomes():
                 summary.add(outcome)
                 file.write(summary_lib.manifest_line(outcome))
@@ -132,7 +132,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
             raise DataError(_nothing_left(report))
         self.info.set_splits(tfds.core.splits.SplitDict(self._publish()))
         self.info.metadata['expected'] = summary.expected
-        (self.data_path / REPORT).write_text(json.dumps(report, indent=2) + '\n')
+        write_json(self.data_path / REPORT, report)
 
     def _make_shards(self) -> None:
         remaining = [i for i in range(self._work.num_shards) if not self._work.is_done(i)]

@@ -9,8 +9,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
+from diffmavil_jax.atomic import replacing
 from diffmavil_jax.data.prepare.clips import Clips
-from diffmavil_jax.data.prepare.work import Outcome, Work, published
+from diffmavil_jax.data.prepare.work import Outcome, Work
 from diffmavil_jax.data.prepared.format import FEATURES
 from diffmavil_jax.data.sandbox import DecodePool
 
@@ -26,7 +27,7 @@ def make_shard(index: int, folder: str) -> None:
     outcomes: list[Outcome] = []
     num_bytes = 0
     data = work.data_path(index)
-    with published(data) as path:
+    with replacing(data) as path:
         writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
         for outcome, example in Clips(work.job, _pool()).of_rows(work.rows(index)):
             if example is not None:

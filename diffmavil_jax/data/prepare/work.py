@@ -11,19 +11,18 @@ any number of attempts, at once or one after the other, do no harm.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
+from diffmavil_jax.atomic import replacing, write_json
 from diffmavil_jax.data.listings.row import Listing, Row
 from diffmavil_jax.data.prepare.settings import Settings
 
@@ -97,8 +96,7 @@ class Work:
                 'input': job.input,
                 'settings': dataclasses.asdict(job.settings),
             }
-            with published(folder / 'plan.json') as path:
-                path.write_text(json.dumps(plan))
+            write_json(folder / 'plan.json', plan)
         return cls(folder)
 
     def rows(self, index: int) -> list[Row]:
@@ -161,25 +159,6 @@ def identity(listing: Listing, job: Job, source: str) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def published(path: epath.Path) -> Iterator[epath.Path]:
-    """A local path to write to; what is there at the end is put in its place in one step."""
-    if '://' in str(path):
-        with tempfile.TemporaryDirectory() as folder:
-            draft = epath.Path(folder) / path.name
-            yield draft
-            draft.copy(path, overwrite=True)
-        return
-    draft = path.parent / f'.{path.name}.{uuid.uuid4().hex}'
-    try:
-        yield draft
-        with open(draft, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def link_or_copy(source: epath.Path, target: epath.Path) -> None:
     """Without a second copy of the data, where the file system can do that."""
     if '://' in str(source):
@@ -227,7 +206,7 @@ def _source_bytes(rows: Sequence[Row], job: Job) -> int:
 
 
 def _write_lines(path: epath.Path, values: Iterable[Any]) -> None:
-    with published(path) as draft, open(draft, 'w', encoding='utf-8') as file:
+    with replacing(path) as draft, open(draft, 'w', encoding='utf-8') as file:
         for value in values:
             file.write(json.dumps(value) + '\n')
 
