@@ -1,4 +1,4 @@
-"""The documentation: its links lead somewhere, its flags and commands exist, its line numbers are right."""
+"""The documentation: its links lead somewhere, and the functions, flags, fields and commands in it exist."""
 
 import argparse
 import ast
@@ -16,10 +16,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 PAGES += [ROOT / 'experiments' / 'README.md']
 LINK = re.compile(r'\]\(([^)\s]+)\)')
-NAMED_LINES = re.compile(r'\[`([\w.]+)`\]\(([^)#\s]+)#L(\d+)-L(\d+)\)')
+NAMED = re.compile(r'\[`([\w.]+)`\]\(([^)\s]+\.py)\)')  # [`function`](its file)
 FENCED = re.compile(r'^```\w*\n(.*?)^```', re.MULTILINE | re.DOTALL)
 SECTIONS = tuple(name for name, value in to_dict(Config()).items() if isinstance(value, dict))
-# A field in backquotes, with its value maybe; `model`, `audio` and `video` alone are other things as well.
+# A field in backquotes, maybe with a value. A page may say `model.`, `audio.` and `video.` of other things.
 BARE = '|'.join(section for section in SECTIONS if section not in ('model', 'audio', 'video'))
 FIELD = re.compile(rf'`(?:config\.(\w+\.\w+)|((?:{BARE})\.\w+))(?:=[^`]*)?`')
 
@@ -27,14 +27,14 @@ pages = pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relativ
 
 
 def commands_of(page):
-    """The command lines of a page: fenced ones whole, and those in backquotes."""
+    """The command lines of a page: the lines of fenced blocks, and what is in backquotes."""
     text = page.read_text()
     fenced = '\n'.join(FENCED.findall(text)).replace('\\\n', ' ')
     return [*fenced.splitlines(), *re.findall(r'`([^`]+)`', FENCED.sub('', text).replace('\n', ' '))]
 
 
 def words_of(command, program):
-    """What follows a program on its command line, without a comment and Beam's own flags; None without it."""
+    """The arguments of a program on a command line, without Beam's flags; None where it is not called."""
     if program not in command.split():
         return None
     words = shlex.split(command, comments=True)
@@ -43,19 +43,20 @@ def words_of(command, program):
 
 
 def anchors_of(page):
-    """As GitHub names the headings of a page."""
+    """The anchors that GitHub gives to the headings of a page."""
     heads = re.findall(r'^#+ (.+)$', FENCED.sub('', page.read_text()), re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', head.lower()).replace(' ', '-') for head in heads}
 
 
-def lines_of(path, name):
-    """First and last line of a function or class of a file."""
-    body, node = ast.parse(path.read_text()).body, None
+def defines(path, name):
+    """Whether a file defines a function, a class, or a method given as Class.method."""
+    body = ast.parse(path.read_text()).body
     for part in name.split('.'):
-        node = next((n for n in body if getattr(n, 'name', None) == part), None)
-        assert node is not None, f'{path.relative_to(ROOT)} has no {name}'
-        body = getattr(node, 'body', [])
-    return node.lineno, node.end_lineno
+        node = next((node for node in body if getattr(node, 'name', None) == part), None)
+        if node is None:
+            return False
+        body = node.body
+    return True
 
 
 @pages
@@ -71,26 +72,28 @@ def test_links_lead_somewhere(page):
 
 
 @pages
-def test_linked_lines_hold_the_function_that_is_named(page):
-    wrong = []
-    for name, target, first, last in NAMED_LINES.findall(page.read_text()):
-        lines = lines_of((page.parent / target).resolve(), name)
-        if lines != (int(first), int(last)):
-            wrong.append(f'{name}: {target}#L{lines[0]}-L{lines[1]}')
-    assert not wrong, f'{page.name} should have these links:\n' + '\n'.join(wrong)
+def test_linked_files_define_the_function_that_is_named(page):
+    for name, target in NAMED.findall(page.read_text()):
+        assert defines(page.parent / target, name), f'{target} has no {name}, which {page.name} links to'
 
 
-def test_the_method_has_a_link_in_every_row():
-    rows = [line for line in (ROOT / 'docs' / 'method.md').read_text().splitlines() if line.startswith('| ')]
+@pages
+def test_no_link_counts_lines(page):
+    assert '.py#L' not in page.read_text(), f'{page.name}: link the function by its name'
+
+
+def test_every_row_of_the_method_names_its_function():
+    _, equations = (ROOT / 'docs' / 'method.md').read_text().split('\n## ', 1)
+    rows = [line for line in equations.splitlines() if line.startswith('| ')]
     rows = [row for row in rows if not row.startswith('| | computed by')]
-    assert len(rows) > 30 and all(NAMED_LINES.search(row) for row in rows)
+    assert len(rows) > 30 and all(NAMED.search(row) for row in rows)
 
 
 @pages
 def test_flags_of_the_config_exist(page):
     text = page.read_text()
     flags = re.findall(r'--config\.([a-z_]+(?:\.[a-z_0-9]+)*)', text)
-    # A list of them in braces, or what an ellipsis stands for, is no single field.
+    # Fields in braces or before an ellipsis stand for several; they are not checked.
     named = [field or bare for field, bare in FIELD.findall(text)]
     for field in (*(flag for flag in flags if flag not in SECTIONS), *named):
         assert field_type(f'config.{field}'), f'{field} in {page.name}'
@@ -109,11 +112,11 @@ def test_commands_parse(page):
     for command in commands_of(page):
         words = words_of(command, 'diffmavil') if command.startswith('diffmavil ') else None
         if not words or not words[0].islower() or '|' in words or '…' in command:
-            continue  # prose about several of them
+            continue  # the page speaks of several commands
         name, *flags = words
         assert name in COMMANDS, f'{command} in {page.name}'
         if all(re.fullmatch(r'--\w+', flag) for flag in flags) or any(flag.endswith('...') for flag in flags):
-            continue  # the command's name, or that of a flag, or a part of them
+            continue  # the page names the command or a flag, and shows no whole command line
         parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
         COMMANDS[name].add_flags(parser)
         parser.error = lambda message, command=command: pytest.fail(f'{command} in {page.name}: {message}')
