@@ -10,8 +10,8 @@ from diffmavil_jax.config import network as config_module
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.parallel.metrics import accumulate, finalize
 from diffmavil_jax.plan.buckets import make_plan
-from diffmavil_jax.training.metrics import accumulate, finalize
 
 CLIPS = 200
 BATCH = 20

@@ -16,8 +16,9 @@ from diffmavil_jax.models.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.objectives import augmentation
 from diffmavil_jax.objectives.masking import random_masks
-from diffmavil_jax.objectives.pretraining import Metrics, TokenCounts
+from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.objectives.randomness import clip_keys
+from diffmavil_jax.parallel.metrics import Metrics
 
 LOSSES = {'softmax': optax.losses.softmax_cross_entropy, 'sigmoid': optax.losses.sigmoid_binary_cross_entropy}
 

@@ -20,8 +20,7 @@ from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.masking import contrast_masks, random_masks
 from diffmavil_jax.objectives.randomness import clip_keys
 from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_error
-
-Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
+from diffmavil_jax.parallel.metrics import Metrics
 
 # From views, clean patches and positions of the clips to the decoders' targets [b m p] of each modality.
 Targets = Callable[[dict[str, View], dict[str, jax.Array], jax.Array], dict[str, jax.Array]]

@@ -13,8 +13,9 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.pretraining import PretrainingModel, View
 from diffmavil_jax.objectives.inputs import to_patches
-from diffmavil_jax.objectives.pretraining import Metrics, PretrainingObjective, TokenCounts
+from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.objectives.reconstruction import normalize_patches
+from diffmavil_jax.parallel.metrics import Metrics
 
 
 class TeacherObjective(PretrainingObjective):

@@ -11,7 +11,8 @@ import jax
 import optax
 
 from diffmavil_jax.data.clip import ClipSource
-from diffmavil_jax.objectives.pretraining import Metrics, TokenCounts
+from diffmavil_jax.objectives.pretraining import TokenCounts
+from diffmavil_jax.parallel.metrics import Metrics
 from diffmavil_jax.tasks.reports.facts import Facts
 from diffmavil_jax.training.interfaces import Evaluator
 from diffmavil_jax.training.state import TrainState

@@ -16,12 +16,13 @@ from absl import logging
 
 from diffmavil_jax.config.training import CheckpointConfig, TrainConfig
 from diffmavil_jax.parallel import hosts
+from diffmavil_jax.parallel.metrics import accumulate, finalize
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.training.background import Background
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.interfaces import Evaluator, Timings
-from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize
+from diffmavil_jax.training.metrics import MetricsWriter
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
 from diffmavil_jax.training.watchdog import Watchdog

@@ -1,4 +1,4 @@
-"""Metrics: (sum, count) pairs while they are collected, metrics.jsonl and TensorBoard once printed."""
+"""metrics.jsonl and TensorBoard: the metrics of a run on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from io import FileIO
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from jaxtyping import UInt8
@@ -20,23 +19,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
-# A metric is a sum and the count that it is over, so that steps, hosts and batches of any size add up.
-Metrics = Mapping[str, tuple[Any, Any]]
-
 RESERVED = ('samples', 'nonfinite')
 FSYNC_SECONDS = 30.0
-
-
-def accumulate(a: Metrics, b: Metrics) -> dict[str, tuple[Any, Any]]:
-    """Adds two sets of metrics; a name that only one of them has is kept as it is."""
-    added = {name: (a[name][0] + b[name][0], a[name][1] + b[name][1]) for name in a if name in b}
-    return {**a, **b, **added}
-
-
-def finalize(metrics: Metrics) -> dict[str, float]:
-    """The means as Python numbers, in one transfer from the device; NaN where nothing was counted."""
-    host = jax.device_get(dict(metrics))
-    return {name: float(total) / float(count) if count else math.nan for name, (total, count) in host.items()}
 
 
 class MetricsWriter:

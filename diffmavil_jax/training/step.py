@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffmavil_jax.parallel.metrics import Metrics
 from diffmavil_jax.training.optimizer import if_finite
 from diffmavil_jax.training.state import TrainState
 
 Batch = Mapping[str, jax.Array]
-Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count)
 LossFunction = Callable[..., tuple[jax.Array, Metrics]]
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 

@@ -20,8 +20,8 @@ from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import batch_sharding, make_mesh
+from diffmavil_jax.parallel.metrics import accumulate, finalize
 from diffmavil_jax.training.checkpoint import CheckpointStore
-from diffmavil_jax.training.metrics import accumulate, finalize
 
 ROOT = pathlib.Path(__file__).parents[2]
 SAMPLES = 480  # 60 steps

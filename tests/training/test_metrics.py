@@ -1,14 +1,13 @@
-"""metrics.jsonl through crashes and resumes, and the (sum, count) arithmetic."""
+"""metrics.jsonl and TensorBoard through crashes and resumes."""
 
 import json
 import math
 import struct
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.training.metrics import MetricsWriter, accumulate, finalize, read_metrics
+from diffmavil_jax.training.metrics import MetricsWriter, read_metrics
 
 
 def tensorboard_bytes(workdir) -> bytes:
@@ -125,24 +124,3 @@ def test_reading_metrics_skips_an_unfinished_line(tmp_path):
     assert read_metrics(tmp_path) == []
     (tmp_path / 'metrics.jsonl').write_bytes(b'{"samples": 1}\n{"sam')
     assert read_metrics(tmp_path) == [{'samples': 1}]
-
-
-def test_unequal_batches_give_the_mean_over_all_values():
-    values = np.random.default_rng(0).normal(size=10).astype(np.float32)
-    batches = [{'loss': (part.sum(), part.size)} for part in np.split(values, [1, 7])]
-    total = {}
-    for batch in batches:
-        total = accumulate(total, batch)
-    np.testing.assert_allclose(finalize(total)['loss'], values.mean(), rtol=1e-6)
-
-
-def test_accumulate_keeps_what_only_one_side_has():
-    added = accumulate({'a': (1.0, 1), 'b': (2.0, 2)}, {'b': (4.0, 1), 'c': (9.0, 3)})
-    assert added == {'a': (1.0, 1), 'b': (6.0, 3), 'c': (9.0, 3)}
-    assert finalize(added) == {'a': 1.0, 'b': 2.0, 'c': 3.0}
-
-
-def test_an_empty_mean_is_nan():
-    means = finalize({'x': (4.0, 2.0), 'y': (jnp.float32(0), jnp.float32(0))})
-    assert means['x'] == 2.0
-    assert math.isnan(means['y'])

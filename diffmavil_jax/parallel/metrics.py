@@ -1,0 +1,23 @@
+"""Metrics as pairs of a sum and a count, so that those of steps, microbatches and hosts add up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+
+# By name, a sum over clips and the number of clips that it is over.
+Metrics = dict[str, tuple[Any, Any]]
+
+
+def accumulate(a: Metrics, b: Metrics) -> Metrics:
+    """Adds two sets of metrics; a name that only one of them has is kept as it is."""
+    added = {name: (a[name][0] + b[name][0], a[name][1] + b[name][1]) for name in a if name in b}
+    return {**a, **b, **added}
+
+
+def finalize(metrics: Metrics) -> dict[str, float]:
+    """The means as Python numbers, in one transfer from the device; NaN where nothing was counted."""
+    host = jax.device_get(dict(metrics))
+    return {name: float(total) / float(count) if count else math.nan for name, (total, count) in host.items()}
