@@ -16,12 +16,15 @@ _INSTRUCTION = re.compile(r'\s+(ROOT )?%?([\w.\-]+) = (.*)')
 _OPCODE = re.compile(r'\s*([\w\-]+)\(')
 _HEADER = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{$')
 
+# Custom calls that run kernels: cuBLAS and cuDNN, Triton, Mosaic.
+_KERNELS = ('__cublas', '__cudnn', '__triton', 'tpu_custom_call', 'mosaic')
+
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
 # These move no bytes: they name or group arrays, or wait for other operations.
 _FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'iota', 'after-all', 'while',
-    'conditional', 'call', 'opt-barrier', 'partition-id', 'replica-id', 'custom-call',
+    'conditional', 'call', 'opt-barrier', 'partition-id', 'replica-id',
 }  # fmt: skip
 
 # Of their first operand these read a part.
@@ -139,13 +142,15 @@ class Hlo:
     def _traffic(self, instruction: _Instruction, computation: str) -> int:
         """Bytes that one operation of a computation reads and writes, each time that it runs."""
         opcode = instruction.opcode
-        if opcode in _FREE or opcode.endswith('-done'):
+        if opcode in _FREE or opcode.endswith('-done') or _is_mark(instruction):
             return 0
         results = _in_memory(instruction.shape)
         if opcode == 'slice-start':  # its shape is (operand, result, context)
             part, in_memory = _sizes(instruction.shape)[1]
             return part * (1 + in_memory)
-        if opcode.endswith('-start'):  # its shape has the operand as well as the result
+        if opcode == 'fusion-start':  # its shape is (operands, results, context)
+            results = _in_memory(_results_of_start(instruction.shape))
+        elif opcode.endswith('-start'):  # its shape has the operand as well as the result
             return results
         if opcode == 'dynamic-slice':
             return 2 * results
@@ -154,7 +159,9 @@ class Hlo:
             update = shapes.get(instruction.operands[1])
             return 2 * _in_memory(update) if update else results
         inputs = [shapes[operand] for operand in instruction.operands if operand in shapes]
-        if opcode == 'fusion' and (fused := _called(instruction.rest, 'calls')):
+        if opcode == 'custom-call':
+            results = _in_memory(_without_workspace(instruction.shape))
+        if opcode in ('fusion', 'fusion-start') and (fused := _called(instruction.rest, 'calls')):
             return self._fusion_traffic(fused[0], inputs, results)
         return results + sum(map(_in_memory, inputs))
 
@@ -198,21 +205,50 @@ def _parameter_traffic(
     """Bytes that a fusion reads of one input, and bytes of its result that are that input, unchanged."""
     number = int(parameter.operands[0]) if parameter.operands else 0
     whole = _in_memory(inputs[number]) if number < len(inputs) else 0
-    users = [other for other in inside if parameter.name in other.operands]
+    names, users = _uses(parameter, inside)
     if not whole or not users:
         return whole, 0
-    if all(user.opcode in _SLICES for user in users):
-        return min(whole, _all_bytes(user.shape for user in users)), 0
-    if all(_updates_in_place(user, parameter) for user in users):
-        shapes = {other.name: other.shape for other in inside}
-        updates = _all_bytes(shapes[user.operands[1]] for user in users)
-        return updates, _all_bytes(user.shape for user in users) - updates
-    return whole, 0
+    shapes = {other.name: other.shape for other in inside}
+    read = stays = 0
+    for user in users:
+        if user.opcode in _SLICES and user.operands[0] in names:
+            read += _all_bytes([user.shape])
+        elif user.opcode == 'dynamic-update-slice' and user.operands[0] in names:
+            stays += _all_bytes([user.shape]) - _all_bytes([shapes[user.operands[1]]])
+        else:
+            return whole, 0
+    return min(whole, read), stays
 
 
-def _updates_in_place(user: _Instruction, parameter: _Instruction) -> bool:
-    """Whether it writes a part of the parameter, and passes on the rest as it was."""
-    return user.opcode == 'dynamic-update-slice' and user.operands[0] == parameter.name
+def _uses(parameter: _Instruction, inside: tuple[_Instruction, ...]) -> tuple[set[str], list[_Instruction]]:
+    """A parameter's names, with those of its bitcasts, and the operations that use it under any of them."""
+    names, users = {parameter.name}, []
+    for other in inside:  # in the order in which they are computed
+        if names.isdisjoint(other.operands):
+            continue
+        if other.opcode == 'bitcast':
+            names.add(other.name)
+        else:
+            users.append(other)
+    return names, users
+
+
+def _is_mark(instruction: _Instruction) -> bool:
+    """Whether a custom call only tells the compiler something; libraries' and Triton's kernels move data."""
+    if instruction.opcode != 'custom-call':
+        return False
+    target = re.search(r'custom_call_target="([^"]*)"', instruction.rest)
+    return target is None or not target[1].startswith(_KERNELS)
+
+
+def _without_workspace(shape: str) -> str:
+    """The results of a library's kernel, without the bytes that it takes as a workspace."""
+    return re.sub(r'\b[su]8\[\d*\](\{[^}]*\})?\)$', ')', shape)
+
+
+def _results_of_start(shape: str) -> str:
+    """The results in a shape of (operands, results, context)."""
+    return re.sub(r', u32\[\]\)$', '', shape[1 + _closing(shape[1:]) :])
 
 
 def _parse(text: str) -> tuple[Computations, str | None]:
