@@ -57,7 +57,6 @@ def _small(config: ConfigDict) -> None:
     # Small patches, of many pictures: an object is two of them wide.
     config.video.update(patch=8, patch_frames=4)
     config.model.update(size='demo', fusion_layers=1, decoder_width=64, decoder_layers=1, decoder_heads=2)
-    config.compute.scan_unroll = 4  # all layers: a seventh faster on a CPU
     # The papers weigh the contrastive terms 0.1 and 0.01 over 20 epochs of 2 M clips. In minutes they
     # have to lead, need many small steps, and learn little from a tenth of a clip that has 120 tokens.
     config.loss.update(inter_weight=1.0, intra_weight=0.5, intra_temperature=0.1)

@@ -17,7 +17,7 @@ RENAMED = {
     'finetune.average_decay': 'finetune.ema_decay',
 }
 # Values that were written otherwise before.
-_VALUES: dict[str, dict[Any, Any]] = {'compute.remat': {False: 'none', True: 'full'}}
+_VALUES: dict[str, dict[Any, Any]] = {'compute.remat': {False: 'auto', True: 'full'}}
 
 
 def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,16 +19,43 @@ def attend(
     key: Float[Array, 'b h n c'],
     value: Float[Array, 'b h n c'],
     implementation: str = 'xla',
+    lengths: tuple[int, int] | None = None,
 ) -> Float[Array, 'b h q c']:
     """softmax(query key^T / sqrt(c)) value (Vaswani et al. 2017, eq. 1), softmax in float32.
 
     `cudnn`, on NVIDIA GPUs in bfloat16, never writes the weights to memory (Dao et al. 2022).
     `choose` says whether it works here.
+
+    Args:
+        query: of each head.
+        key: of each head.
+        value: of each head.
+        implementation: `xla` or `cudnn`.
+        lengths: the numbers of queries and keys, where the caller has padded them with `pad_to_even`;
+            results of padding are arbitrary. Only for `cudnn`.
     """
     if implementation == 'cudnn':
-        tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
-        return jax.nn.dot_product_attention(*tokens_first, implementation='cudnn').swapaxes(1, 2)
+        return _attend_cudnn(query, key, value, lengths or (query.shape[2], key.shape[2]))
     return _attend(query * query.shape[-1] ** -0.5, key, value)
+
+
+def pad_to_even(tokens: Float[Array, 'b n ...']) -> Float[Array, 'b even ...']:
+    """The tokens, with one more of zeros if their number is odd: cuDNN's gradient needs even lengths."""
+    return jnp.pad(tokens, ((0, 0), (0, tokens.shape[1] % 2), *[(0, 0)] * (tokens.ndim - 2)))
+
+
+def _attend_cudnn(
+    query: jax.Array, key: jax.Array, value: jax.Array, lengths: tuple[int, int]
+) -> Float[Array, 'b h q c']:
+    q, k, v = (pad_to_even(x.swapaxes(1, 2)) for x in (query, key, value))
+    queries, keys = (
+        None if (q.shape[1], k.shape[1]) == lengths else jnp.full(len(query), length, jnp.int32)
+        for length in lengths
+    )
+    mixed = jax.nn.dot_product_attention(
+        q, k, v, query_seq_lengths=queries, key_value_seq_lengths=keys, implementation='cudnn'
+    )
+    return mixed[:, : query.shape[2]].swapaxes(1, 2)
 
 
 def for_this_machine(compute: ComputeConfig) -> tuple[ComputeConfig, str]:

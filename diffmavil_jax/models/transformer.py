@@ -7,11 +7,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.extend
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffmavil_jax.config.network import ComputeConfig
-from diffmavil_jax.models.attention import attend
+from diffmavil_jax.models.attention import attend, pad_to_even
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -23,18 +24,20 @@ class Compute:
     Attributes:
         dtype: of activations.
         attention: see `attend`.
-        remat: whether a block's activations are computed again for its gradient.
+        remat: what a block keeps for its gradient: `none` (recomputes nothing), `dots` or `full`.
         unroll: layers in an iteration of the scan over them.
     """
 
     dtype: Any = jnp.float32
     attention: str = 'xla'
-    remat: bool = False
+    remat: str = 'none'
     unroll: int = 1
 
     @classmethod
     def of(cls, compute: ComputeConfig) -> Compute:
-        return cls(jnp.dtype(compute.dtype), compute.attention, compute.remat == 'full', compute.scan_unroll)
+        """What is automatic is chosen for this machine; `for_this_machine` chooses attention as well."""
+        compute = compute.on(jax.default_backend())
+        return cls(jnp.dtype(compute.dtype), compute.attention, compute.remat, compute.scan_unroll)
 
 
 def dense(features: int, axes: tuple[str, str], name: str, dtype: Any, *, zeros: bool = False) -> nn.Dense:
@@ -100,10 +103,14 @@ def shard_batch(x: Float[Array, 'b ...']) -> Float[Array, 'b ...']:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries to a memory (themselves, for self-attention)."""
+    """Multi-head attention of queries to a memory (themselves, for self-attention).
+
+    `lengths`: the numbers of queries and of memory tokens, where padding follows them; see `attend`.
+    """
 
     heads: int
     compute: Compute = Compute()
+    lengths: tuple[int, int] | None = None
 
     @nn.compact
     def __call__(
@@ -116,7 +123,7 @@ class Attention(nn.Module):
             return projected.reshape(*tokens.shape[:2], self.heads, -1).swapaxes(1, 2)
 
         query, key, value = split(queries, 'query'), split(memory, 'key'), split(memory, 'value')
-        mixed = attend(query, key, value, self.compute.attention).swapaxes(1, 2)
+        mixed = attend(query, key, value, self.compute.attention, self.lengths).swapaxes(1, 2)
         out = dense(width, ('heads', 'embed'), 'out', self.compute.dtype)(mixed.reshape(-1, width))
         return out.reshape(queries.shape)
 
@@ -144,6 +151,7 @@ class Block(nn.Module):
     kind: str
     heads: int
     compute: Compute = Compute()
+    lengths: tuple[int, int] | None = None  # of x and of the memory; see `Attention`
 
     @nn.compact
     def __call__(
@@ -159,11 +167,13 @@ class Block(nn.Module):
         )
         if self.kind in ('self', 'cross_self'):
             normed, gate = self._norm(x, condition, 'self')
-            attended = Attention(self.heads, self.compute, name='self_attention')(normed, normed)
+            own = self.lengths and (self.lengths[0], self.lengths[0])
+            attended = Attention(self.heads, self.compute, own, name='self_attention')(normed, normed)
             x = x + attention_scale * gate * attended
         if self.kind in ('cross', 'cross_self'):
             normed, gate = self._norm(x, condition, 'cross')
-            attended = Attention(self.heads, self.compute, name='cross_attention')(normed, memory)
+            attention = Attention(self.heads, self.compute, self.lengths, name='cross_attention')
+            attended = attention(normed, memory)
             x = x + attention_scale * gate * attended
         normed, gate = self._norm(x, condition, 'mlp')
         return x + mlp_scale * gate * Mlp(self.compute.dtype, name='mlp')(normed)
@@ -199,7 +209,11 @@ class Stack(nn.Module):
         condition: Float[Array, 'b d'] | None = None,
         drop_path_scale: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b q d']:
-        block = nn.remat(Block, prevent_cse=False) if self.compute.remat else Block
+        tokens, block, lengths = x.shape[1], _remat(self.compute.remat), None
+        if self.compute.attention == 'cudnn':
+            # Padded once, not in every layer.
+            lengths = (tokens, tokens if memory is None else memory.shape[1])
+            x, memory = pad_to_even(x), None if memory is None else pad_to_even(memory)
         scan = nn.scan(
             lambda module, carry, *context: (module(carry, *context), None),
             variable_axes={'params': 0},
@@ -209,6 +223,20 @@ class Stack(nn.Module):
             unroll=min(self.compute.unroll, self.depth),
             metadata_params={nn.PARTITION_NAME: 'layers'},
         )
-        return scan(
-            block(self.kind, self.heads, self.compute, name='block'), x, memory, condition, drop_path_scale
-        )[0]
+        layers = block(self.kind, self.heads, self.compute, lengths, name='block')
+        return scan(layers, x, memory, condition, drop_path_scale)[0][:, :tokens]
+
+
+def _remat(what: str) -> type[Block]:
+    """The block that keeps for its gradient what `Compute.remat` says, and computes the rest again."""
+    if what == 'none':
+        return Block
+    # Inside a scan nothing else could be shared with what is computed again.
+    return nn.remat(Block, prevent_cse=False, policy=_keep_products if what == 'dots' else None)
+
+
+def _keep_products(primitive: jax.extend.core.Primitive, *avals: Any, **params: Any) -> bool:
+    """Whether to keep a result: of products with weights, and of cuDNN's attention."""
+    if primitive.name.startswith('dot_product_attention'):
+        return True
+    return bool(jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *avals, **params))

@@ -20,6 +20,8 @@ from diffmavil_jax.config.tree import ConfigError, difference, filled
 _FREE = (
     'config.parallel',
     'config.checkpoint',
+    'config.compute.remat',
+    'config.compute.scan_unroll',
     'config.data.threads',
     'config.data.workers',
     'config.data.prefetch_batches',

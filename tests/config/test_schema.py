@@ -165,7 +165,7 @@ ONE_FIELD = [
     ('compute.attention', 'cudnn', 'xla with dtype=float32'),
     ('model.decoder_width', 40, 'a positive multiple of decoder_heads (16)'),
     ('model.audio_decoder', 'both', "one of 'self', 'cross', 'cross_self'"),
-    ('compute.scan_unroll', 0, 'at least 1'),
+    ('compute.scan_unroll', -1, 'at least 0'),
     ('model.decoded_fraction', 0.0, 'a share above 0, up to 1'),
     ('diffusion.schedule', 'sine', "one of 'linear', 'cosine'"),
     ('diffusion.target', 'x1', "one of 'x0', 'eps', 'v'"),

@@ -175,7 +175,7 @@ def test_stack_applies_its_layers_in_order(stack, scanned):
     np.testing.assert_allclose(scanned[0], x, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize('settings', [{'unroll': 8}, {'remat': True}])
+@pytest.mark.parametrize('settings', [{'unroll': 8}, {'remat': 'dots'}, {'remat': 'full'}])
 def test_unrolling_and_rematerialisation_change_nothing(stack, scanned, settings):
     out, gradient = stack[2](**settings)
     np.testing.assert_allclose(out, scanned[0], atol=1e-5, rtol=1e-5)
