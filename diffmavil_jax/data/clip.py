@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, Protocol, TypedDict
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
 import numpy as np
 from jaxtyping import Float, Int16, Int64, UInt8
@@ -40,6 +40,13 @@ class Clip(TypedDict):
     refused: NotRequired[dict[int, Refusal]]
 
 
+class ArrayShape(NamedTuple):
+    """What one array of a clip looks like."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
     """What a source must deliver: `seconds` of mono sound and `frames` square pictures of it."""
@@ -56,7 +63,20 @@ class ClipSpec:
 
     @property
     def num_samples(self) -> int:
+        """Length of the waveform."""
         return round(self.seconds * self.sample_rate)
+
+    @property
+    def shapes(self) -> dict[str, ArrayShape]:
+        """Shape and dtype of each array of a clip that has both modalities, by its key."""
+        return {
+            'waveform': ArrayShape((self.num_samples,), np.dtype(np.int16)),
+            'frames': ArrayShape((self.frames, self.frame_size, self.frame_size, 3), np.dtype(np.uint8)),
+        }
+
+    def blank(self, key: str) -> np.ndarray:
+        """An array of zeros: silence for `waveform`, black pictures for `frames`."""
+        return np.zeros(*self.shapes[key])
 
 
 class DataError(RuntimeError):

@@ -99,9 +99,9 @@ class Completed:
     def __getitem__(self, index: int) -> Clip:
         clip = self._source[index].copy()
         clip['present'] = np.array([ARRAYS[m] in clip for m in MODALITIES], np.float32)
-        size = self._spec.frame_size
-        clip.setdefault('waveform', np.zeros(self._spec.num_samples, np.int16))
-        clip.setdefault('frames', np.zeros((self._spec.frames, size, size, 3), np.uint8))
+        for modality in MODALITIES:
+            if ARRAYS[modality] not in clip:
+                clip[ARRAYS[modality]] = self._spec.blank(ARRAYS[modality])  # type: ignore[literal-required]
         return clip
 
     def refused(self) -> list[Refusal]:

@@ -173,10 +173,7 @@ class Model:
     def _clips(self, arrays: Mapping[str, np.ndarray], modality: str) -> Generator[Window]:
         """Clips that are there already."""
         clip = self.clip
-        shapes = {
-            'waveform': ((clip.num_samples,), np.int16),
-            'frames': ((clip.frames, clip.frame_size, clip.frame_size, 3), np.uint8),
-        }
+        shapes = clip.shapes
         wanted = chosen(modality, self.modalities)
         names = [ARRAYS[m] for m in wanted if modality != 'auto' or ARRAYS[m] in arrays]
         for name in names:
@@ -186,7 +183,7 @@ class Model:
                 found = 'none' if there is None else f'{there.dtype} {list(there.shape)}'
                 sizes = ', '.join(str(size) for size in shape)
                 raise DataError(
-                    f'{name}: must be {np.dtype(dtype).name} [n, {sizes}], as the network was trained with; '
+                    f'{name}: must be {dtype.name} [n, {sizes}], as the network was trained with; '
                     f'there is {found}.'
                 )
         counts = {len(arrays[name]) for name in names}

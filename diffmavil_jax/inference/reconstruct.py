@@ -121,13 +121,9 @@ class Reconstructor:
     def __call__(self, window: Window) -> Result:
         """Fills in a clip; what is dropped need not be there."""
         clip = self.clip
-        absent: dict[str, np.ndarray] = {
-            'audio': np.zeros(clip.num_samples, np.int16),
-            'video': np.zeros((clip.frames, clip.frame_size, clip.frame_size, 3), np.uint8),
-        }
         there = {'audio': window.waveform, 'video': window.frames}
         samples = clip.num_samples if window.waveform is None else window.samples
-        batch = {ARRAYS[m]: (absent[m] if x is None else x)[None] for m, x in there.items()}
+        batch = {ARRAYS[m]: (clip.blank(ARRAYS[m]) if x is None else x)[None] for m, x in there.items()}
         batch['samples'] = np.array([samples], np.int32)
         result = jax.device_get(self._apply(self._params, batch))
         stages = {m: showcase.stages(self.config, m, result, 0) for m in MODALITIES}

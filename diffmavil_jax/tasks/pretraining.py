@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.data.clip import Sources, require_modalities
+from diffmavil_jax.data.clip import ARRAYS, ClipSpec, Sources, require_modalities
 from diffmavil_jax.evaluation.suite import make_suite
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.saved.params import missing_parts
@@ -74,10 +74,5 @@ def _negatives(config: Config) -> str:
 
 def clip_shapes(config: Config, modalities: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shapes and dtypes of a clip's arrays in a batch."""
-    data = config.data
-    shapes = {
-        'audio': ('waveform', (data.num_samples,), jnp.int16),
-        'video': ('frames', (data.frames, data.frame_size, data.frame_size, 3), jnp.uint8),
-    }
-    chosen = {shapes[m][0]: shapes[m][1:] for m in modalities}
-    return chosen | {'position': ((), jnp.int32)}
+    shapes = ClipSpec.of(config.data).shapes
+    return {ARRAYS[m]: shapes[ARRAYS[m]] for m in modalities} | {'position': ((), jnp.int32)}

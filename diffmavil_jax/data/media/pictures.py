@@ -60,7 +60,7 @@ class _Wanted:
         self.times = [start + (i + 0.5) * spec.seconds / spec.frames for i in range(spec.frames)]
         self.frame_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
         self.convert = Converter(spec.frame_size, float(stream.sample_aspect_ratio or 1))
-        self.pictures = np.empty((spec.frames, spec.frame_size, spec.frame_size, 3), np.uint8)
+        self.pictures = np.empty(*spec.shapes['frames'])
 
     def check_length(self, first: float, end: float) -> None:
         """Refuses pictures shown from `first` until `end` if they leave too much of the clip out."""

@@ -31,7 +31,7 @@ class Sound:
 
     def __init__(self, start: float, spec: ClipSpec) -> None:
         self._start, self._end, self._rate = start, start + spec.seconds, spec.sample_rate
-        self._waveform = np.zeros(spec.num_samples, np.int16)
+        self._waveform = spec.blank('waveform')
         self._run: _Run | None = None
         self._first: float | None = None
         self._heard = 0  # samples of the clip that come from the file

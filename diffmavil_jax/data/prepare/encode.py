@@ -50,7 +50,7 @@ def encode_clip(
     except media.MediaError as error:
         if str(error) != SILENT or not keep_silent:
             raise
-        waveform, frames = np.zeros(spec.num_samples, np.int16), None
+        waveform, frames = spec.blank('waveform'), None
         if 'video' in modalities:
             _, frames = media.decode(source, start_s, spec, ['video'])
     if waveform is None:

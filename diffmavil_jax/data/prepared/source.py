@@ -99,10 +99,9 @@ class PreparedSource:
             raise ValueError('no video')
         if len(jpegs) <= self._frames[-1]:
             raise ValueError(f'wrong frame count: {len(jpegs)}, needs {self._frames[-1] + 1}')
-        size = self._spec.frame_size
-        pictures = np.empty((len(self._frames), size, size, 3), np.uint8)
+        pictures = np.empty(*self._spec.shapes['frames'])
         for i, frame in enumerate(self._frames):
-            pictures[i] = picture(jpegs[frame], self._frame_size, size)
+            pictures[i] = picture(jpegs[frame], self._frame_size, self._spec.frame_size)
         return pictures
 
 
