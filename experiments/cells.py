@@ -22,6 +22,7 @@ from diffmavil_jax.data.clip import Clip, ClipSource, Sources
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.evaluation.classification import ClassifierSuite
 from diffmavil_jax.evaluation.suite import flatten, make_suite
+from diffmavil_jax.models.attention import for_this_machine
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Plan, make_plan
 from diffmavil_jax.saved.inherit import read_config
@@ -51,7 +52,7 @@ def pretrain(config: Config, folder: pathlib.Path) -> Numbers:
     if known is not None:
         return known
     plan, sources = make_plan(config), _sources(config.data, config.seed)
-    task = pretraining_task(config, plan, sources, folder)
+    task = pretraining_task(on_this_machine(config), plan, sources, folder)
     state, seconds = _train(config, task, plan)
     store = CheckpointStore(folder / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
     store.save(plan.total_samples, state, {}, block=True)
@@ -71,6 +72,11 @@ def finetune(config: Config, folder: pathlib.Path) -> Numbers:
     return _keep(config, folder, mean(scores))
 
 
+def on_this_machine(config: Config) -> Config:
+    """The config with an attention that this machine computes."""
+    return dataclasses.replace(config, compute=for_this_machine(config.compute)[0])
+
+
 def mean(parts: list[Numbers]) -> Numbers:
     """Of each number, over parts that all have it."""
     return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
@@ -78,7 +84,7 @@ def mean(parts: list[Numbers]) -> Numbers:
 
 def _finetune_one(config: Config) -> Numbers:
     plan, sources = make_plan(config), open_sources(config)
-    task = classification_task(config, plan, sources, pathlib.Path())
+    task = classification_task(on_this_machine(config), plan, sources, pathlib.Path())
     state, _ = _train(config, task, plan)
     options = {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
     test = split(config, sources)[2]

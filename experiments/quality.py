@@ -206,7 +206,8 @@ def _finetuning(options: argparse.Namespace, run: str, seed: int) -> Config:
 
 def _probe(options: argparse.Namespace, run: str) -> float:
     """Test accuracy of a closed-form probe on frozen features of sound, the mean over the folds of ESC-10."""
-    config = from_dict(inherit(finetune_configs.get_config(options.dataset).to_dict() | {'init': run}, ()))
+    values = finetune_configs.get_config(options.dataset).to_dict() | {'init': run}
+    config = cells.on_this_machine(from_dict(inherit(values, ())))
     dataset = open_prepared(str(options.data / options.dataset))
     spec = ClipSpec.of(config.data)
     model, params = PretrainingModel(config), open_network(run).params

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.inference import embed, reconstruct
+from diffmavil_jax.inference.retrieve import retrieve
 from diffmavil_jax.models import attention
 from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.saved.start import load_for
 from diffmavil_jax.tasks.stage2 import make_objective
+from experiments import cells
 
 
 @pytest.fixture(scope='module')
@@ -34,26 +38,54 @@ def test_it_has_the_config_and_the_parameters(run):
     jax.tree.map(np.testing.assert_array_equal, network.params, load_params(run)[0])
 
 
-@pytest.mark.parametrize(('stored', 'dtype'), [('auto', 'float32'), ('cudnn', 'bfloat16')])
-def test_attention_is_chosen_for_this_machine_by_whoever_opens_it(run, tiny, monkeypatch, stored, dtype):
-    """A run that was trained on a GPU with cuDNN's attention opens on a CPU."""
-    asked = []
+@pytest.fixture
+def chosen(monkeypatch):
+    """What attention was chosen for, in order: (name in the config, dtype)."""
+    calls = []
     choose = attention.choose
-    monkeypatch.setattr(attention, 'choose', lambda *args: asked.append(args) or choose(*args))
+    monkeypatch.setattr(attention, 'choose', lambda *args: calls.append(args) or choose(*args))
+    return calls
+
+
+@pytest.mark.parametrize(('stored', 'dtype'), [('auto', 'float32'), ('cudnn', 'bfloat16')])
+def test_attention_is_chosen_for_this_machine_by_every_consumer(run, tiny, chosen, stored, dtype):
+    """A run that was trained on a GPU with cuDNN's attention opens on a CPU."""
     set_compute(run, attention=stored, dtype=dtype)
-    openers = [
+    consumers = [
         lambda: embed.load(run).config,
         lambda: reconstruct.Reconstructor(run, reconstruct.Options()).config,
         lambda: make_objective(tiny(objective='stage2', teacher=str(run))).teacher.config,
+        lambda: cells.on_this_machine(open_network(run).stored),
     ]
-    for number, opener in enumerate(openers, 1):
-        assert opener().compute.attention == 'xla'
-        assert asked == [('auto', dtype)] * number
+    for consumer in consumers:
+        chosen.clear()
+        assert consumer().compute.attention == 'xla'
+        assert set(chosen) == {('auto', dtype)}
     network = open_network(run)
     assert 'cuDNN' in network.attention_reason
     assert network.stored == dataclasses.replace(
         network.config, compute=dataclasses.replace(network.config.compute, attention=stored)
     )
+
+
+def test_retrieval_and_init_open_it_too(run, tiny, tmp_path, chosen):
+    set_compute(run, attention='cudnn', dtype='bfloat16')
+    with pytest.raises(DataError):  # there is no dataset, which is opened after the run
+        retrieve(run, str(tmp_path), 'test', clips_per_class=1)
+    assert chosen == [('auto', 'bfloat16')]
+    params = load_for(tiny(init=str(run)), ('audio', 'video'))
+    jax.tree.map(np.testing.assert_array_equal, params, load_params(run)[0])
+    assert chosen == [('auto', 'bfloat16')] * 2
+
+
+def test_a_cell_of_an_experiment_is_trained_with_it(tiny, tmp_path, chosen, monkeypatch):
+    def stop(config, task, plan):
+        raise StopIteration(task.objective.config.compute.attention)
+
+    monkeypatch.setattr(cells, '_train', stop)
+    with pytest.raises(StopIteration, match='xla'):
+        cells.pretrain(tiny(compute={'attention': 'auto'}), tmp_path)
+    assert chosen == [('auto', 'float32')]
 
 
 def test_parameters_are_read_when_they_are_used(run, monkeypatch):
