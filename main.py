@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         return fail(f'unexpected argument {argv[1]!r}: flags begin with --', WRONG)
     try:
-        config = from_dict(inherit(_CONFIG.value.to_dict(), config_flag.given_fields(sys.argv[1:])))
+        given = config_flag.given_fields(sys.argv[1:])
+        config = from_dict(inherit(config_flag.values_of_file(_CONFIG.value.to_dict(), given), given))
         if _PLAN.value:
             return dry_run.print_plan(config)
         if _FIT_BATCH.value is not None:

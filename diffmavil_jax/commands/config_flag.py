@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from absl import flags
 
 from diffmavil_jax.commands.command import WRONG, fail, one_line
-from diffmavil_jax.config.renamed import flags_with_new_names
+from diffmavil_jax.config.renamed import RENAMED, contradiction, renamed_value
 from diffmavil_jax.config.schema import field_type
 from diffmavil_jax.config.tree import ConfigError
 
-_FIELD = re.compile(r'--?(?:no)?config\.([\w.]+)')
+_FIELD = re.compile(r'--?(no)?config\.([\w.]+)(?:=(.*))?', re.DOTALL)
+_BOOLS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False}
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -22,21 +25,69 @@ def parse(argv: list[str]) -> list[str]:
     Returns:
         The arguments that are no flags. A wrong flag ends the process with exit code 2.
     """
-    # In place: ml_collections looks into sys.argv for the fields that are set.
-    argv[:] = flags_with_new_names(argv)
-    if argv is not sys.argv:
-        sys.argv[:] = argv
     try:
+        # In place: ml_collections looks into sys.argv for the fields that are set.
+        argv[:] = with_new_names(argv)
+        if argv is not sys.argv:
+            sys.argv[:] = argv
         return flags.FLAGS(argv)
+    except ConfigError as error:
+        sys.exit(fail(str(error), WRONG))
     except OSError as error:
         sys.exit(fail(unreadable(error), WRONG))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         sys.exit(fail(_explain(argv[1:], error), WRONG))
 
 
+def values_of_file(values: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """What a config file sets, which may use old names of fields; a hint on stderr says each.
+
+    Args:
+        values: nested values, which have every field by its new name: its default, where the file says none.
+        given: the fields that the command line sets.
+    """
+    result = copy.deepcopy(dict(values))
+    for old, new in RENAMED.items():
+        (old_section, old_name), (section, name) = old.split('.'), new.split('.')
+        if old_name in result.get(old_section, {}):
+            _hint(old, new)
+            if new not in given:
+                result.get(section, {}).pop(name, None)
+    return result
+
+
+def with_new_names(arguments: Iterable[str]) -> list[str]:
+    """Command-line arguments with the new names of fields; a hint on stderr says each.
+
+    Raises:
+        ConfigError: where a field is given another value under its old name than under its new one.
+    """
+    result, given, rest = [], {}, iter(arguments)
+    for argument in rest:
+        match = _FIELD.fullmatch(argument)
+        if not match or match[2] not in (*RENAMED, *RENAMED.values()):
+            result.append(argument)
+            continue
+        negated, name, value = match.groups()
+        if name == 'model.remat':  # was a bool, whose flag needs no value
+            value = renamed_value(RENAMED[name], not negated and _BOOLS.get((value or '1').lower(), value))
+        given[name] = next(rest, '') if value is None else value
+        result.append(f'--config.{RENAMED.get(name, name)}={given[name]}')
+    for old in RENAMED.keys() & given.keys():
+        new = RENAMED[old]
+        _hint(old, new)
+        if given.get(new, given[old]) != given[old]:
+            raise contradiction(old, given[old], new, given[new])
+    return result
+
+
+def _hint(old: str, new: str) -> None:
+    print(f'hint: config.{old} is now config.{new}.', file=sys.stderr)
+
+
 def given_fields(arguments: Iterable[str]) -> set[str]:
     """The fields of the config that the command line sets, such as `batch.size`."""
-    return {match[1] for argument in arguments if (match := _FIELD.match(argument))}
+    return {match[2] for argument in arguments if (match := _FIELD.match(argument))}
 
 
 def unreadable(error: OSError) -> str:
@@ -52,7 +103,7 @@ def _explain(arguments: list[str], error: Exception) -> str:
     try:
         for argument in arguments:
             if match := _FIELD.match(argument):
-                field_type(f'config.{match[1]}')
+                field_type(f'config.{match[2]}')
         if wrong:
             return f'{wrong[1]} = {wrong[2]!r}: must be of type {field_type(wrong[1])}.'
     except ConfigError as better:

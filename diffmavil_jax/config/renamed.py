@@ -1,12 +1,12 @@
-"""Fields that have a new name: the old one works for one version, and a hint says the new one."""
+"""Fields that have a new name; the old one works for one version."""
 
 from __future__ import annotations
 
 import copy
-import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from diffmavil_jax.config.tree import ConfigError
 
 RENAMED = {
     'model.dtype': 'compute.dtype',
@@ -16,31 +16,32 @@ RENAMED = {
     'batch.parts': 'batch.microbatches',
     'finetune.average_decay': 'finetune.ema_decay',
 }
-# Values that were written otherwise before.
-_VALUES: dict[str, dict[Any, Any]] = {'compute.remat': {False: 'auto', True: 'full'}}
 
 
 def with_new_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values, with those of old names under the new ones."""
+    """Nested values, with those of old names under the new ones.
+
+    Raises:
+        ConfigError: where a field has another value under its old name than under its new one.
+    """
     result = copy.deepcopy(dict(values))
     for old, new in RENAMED.items():
         (old_section, old_name), (section, name) = old.split('.'), new.split('.')
-        if isinstance(result.get(old_section), dict) and old_name in result[old_section]:
-            value = result[old_section].pop(old_name)
-            result.setdefault(section, {})[name] = _VALUES.get(new, {}).get(value, value)
+        if not isinstance(result.get(old_section), dict) or old_name not in result[old_section]:
+            continue
+        value = renamed_value(new, result[old_section].pop(old_name))
+        if result.setdefault(section, {}).setdefault(name, value) != value:
+            raise contradiction(old, value, new, result[section][name])
     return result
 
 
-def flags_with_new_names(argv: Sequence[str]) -> list[str]:
-    """Command-line arguments, with old names of fields replaced; each is told on stderr."""
-    result = []
-    for argument in argv:
-        found = re.match(r'--?config\.([\w.]+)(.*)', argument, re.DOTALL)
-        new = RENAMED.get(found[1]) if found else None
-        if found and new:
-            print(f'hint: --config.{found[1]} is now --config.{new}', file=sys.stderr)
-            words = {str(old): value for old, value in _VALUES.get(new, {}).items()}
-            value = found[2].removeprefix('=')
-            argument = f'--config.{new}' + (f'={words.get(value.capitalize(), value)}' if found[2] else '')
-        result.append(argument)
-    return result
+def renamed_value(field: str, value: Any) -> Any:
+    """The value of a renamed field as it is written now: `remat` was a bool."""
+    return ('full' if value else 'auto') if field == 'compute.remat' and isinstance(value, bool) else value
+
+
+def contradiction(old: str, value: Any, new: str, other: Any) -> ConfigError:
+    """The error for two values of one field."""
+    return ConfigError(
+        f'config.{old} = {value!r}: must be {other!r}, as config.{new}: it is the old name of that field.'
+    )

@@ -1,12 +1,12 @@
-"""Old names of fields work for one version: as flags, in dictionaries and in what a run wrote."""
+"""Old names of fields work for one version: in dictionaries and in what a run wrote."""
 
 import json
 
 import pytest
 
-from diffmavil_jax.config.renamed import RENAMED, flags_with_new_names
+from diffmavil_jax.config.renamed import RENAMED
 from diffmavil_jax.config.schema import Config, field_type, from_dict, from_saved, to_dict
-from diffmavil_jax.config.tree import difference
+from diffmavil_jax.config.tree import ConfigError, difference
 
 
 def test_every_new_name_is_a_field():
@@ -14,26 +14,22 @@ def test_every_new_name_is_a_field():
         assert field_type(f'config.{new}')
 
 
-def test_flags(capsys):
-    old = ['main.py', '--config=x', '--config.model.remat=True', '--noconfig.a', '--config.batch.parts', '2']
-    new = [
-        'main.py',
-        '--config=x',
-        '--config.compute.remat=full',
-        '--noconfig.a',
-        '--config.batch.microbatches',
-        '2',
-    ]
-    assert flags_with_new_names(old) == new
-    assert capsys.readouterr().err.splitlines() == [
-        'hint: --config.model.remat is now --config.compute.remat',
-        'hint: --config.batch.parts is now --config.batch.microbatches',
-    ]
-
-
 def test_dictionaries():
     config = from_dict({'model': {'dtype': 'bfloat16', 'size': 'S'}, 'finetune': {'average_decay': 0.5}})
     assert (config.compute.dtype, config.model.size, config.finetune.ema_decay) == ('bfloat16', 'S', 0.5)
+
+
+@pytest.mark.parametrize(('old', 'new'), RENAMED.items())
+def test_two_values_of_one_field_are_refused(old, new):
+    (old_section, old_name), (section, name) = old.split('.'), new.split('.')
+    here = to_dict(Config())[section][name]
+    assert from_dict({old_section: {old_name: here}} | {section: {name: here}}) == Config()
+    both = {old_section: {old_name: 'x'}}
+    both.setdefault(section, {})[name] = here
+    with pytest.raises(
+        ConfigError, match=f"config.{old} = 'x': must be {here!r}, as config.{new}: it is the old"
+    ):
+        from_dict(both)
 
 
 @pytest.mark.parametrize(
