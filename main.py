@@ -3,7 +3,7 @@
     python main.py --config=configs/diffmavil.py            the demo: generated clips, a CPU, minutes
     python main.py --config=configs/diffmavil.py:help       what else there is
     python main.py --config=... --plan                      prints buckets, memory and time; runs nothing
-    python main.py --config=... --compile_for=v5e:16x16     compiles for TPUs that are not attached
+    python main.py --config=... --compile_for=v5e:16x16     compiles for TPUs or GPUs that are not attached
     python main.py --config=... --config.batch.size=32      changes a field of the config
 
 A second start in the same --workdir resumes. SIGTERM and Ctrl-C save a checkpoint and exit with 0.
@@ -40,13 +40,15 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run is written; runs/NAME if not given.')
 _PLAN = flags.DEFINE_bool('plan', False, 'Print the buckets, the memory of the state and the time, and exit.')
 _COMPILE_FOR = flags.DEFINE_string(
-    'compile_for', None, 'Compile every bucket for TPUs such as v5e:16x16, print what it takes, and exit.'
+    'compile_for',
+    None,
+    'Compile every bucket for TPUs or GPUs such as v5e:16x16 or h100:8, print what it takes, and exit.',
 )
 _FIT_BATCH = flags.DEFINE_float(
     'fit_batch',
     None,
     'Find the largest batch of every bucket whose step needs at most so many GiB on a device, print '
-    'the flags that set them, and exit; with --compile_for, on those TPUs.',
+    'the flags that set them, and exit; with --compile_for, on those.',
 )
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Start anew in a used workdir; the old run is kept aside.')
 

@@ -21,7 +21,7 @@ import jax
 from diffmavil_jax.aot.chips import Chip
 from diffmavil_jax.aot.flops import matmul_flops
 from diffmavil_jax.aot.hlo import Collective, Hlo
-from diffmavil_jax.aot.topology import find_topology
+from diffmavil_jax.aot.topology import compiler_of, computed_on, find_topology
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.parallel.mesh import check_batch, make_mesh
@@ -119,18 +119,18 @@ def compile_all_buckets(
 
     Args:
         config: the run.
-        topology: such as v5e:16x16.
+        topology: see `find_topology`.
         say: is called with a line of text after each step.
 
     Raises:
-        ConfigError: the topology, the mesh or the batch is wrong, or libtpu is missing.
+        ConfigError: the topology, the mesh or the batch is wrong, or the compiler is missing.
     """
     chip, devices = find_topology(topology)
     mesh = make_mesh(config.parallel, devices)
     plan = make_plan(config)
     for bucket in plan.buckets:
         check_batch(bucket.batch_size, config.batch.microbatches, mesh)
-    config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, attention='xla'))
+    config = computed_on(config, chip)
     program = program_without_data(config, plan, mesh)
 
     def compile_one(index: int) -> Compiled:
@@ -138,7 +138,7 @@ def compile_all_buckets(
         say(f'mask {compiled.ratio:.3f}: compiled in {compiled.seconds:.0f} s')
         return compiled
 
-    with concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with compiler_of(chip), concurrent.futures.ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         buckets = tuple(pool.map(compile_one, range(len(plan.buckets))))
     return Rehearsal(
         config.name,

@@ -6,6 +6,7 @@ so that a second search compiles nothing.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,11 +19,11 @@ from typing import Any
 import jax
 
 from diffmavil_jax.aot.compiled import compile_step, program_without_data
-from diffmavil_jax.aot.topology import find_topology
+from diffmavil_jax.aot.topology import compiler_of, computed_on, find_topology
 from diffmavil_jax.atomic import write_json
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.models.attention import choose
+from diffmavil_jax.models.attention import for_this_machine
 from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import Bucket, make_plan, visible_at_stretches
 from diffmavil_jax.saved.inherit import read_config
@@ -119,10 +120,13 @@ class _Steps:
     """The steps of a run with batches of any size, and the memory that they need."""
 
     def __init__(self, config: Config, topology: str | None) -> None:
-        self._devices = find_topology(topology)[1] if topology else jax.devices()
-        attention = 'xla' if topology else choose(config.compute.attention, config.compute.dtype)[0]
-        compute = dataclasses.replace(config.compute, attention=attention)
-        self._config = dataclasses.replace(config, compute=compute)
+        if topology:
+            chip, self._devices = find_topology(topology)
+            self._config, self._compiler = computed_on(config, chip), compiler_of(chip)
+        else:
+            self._devices, self._compiler = jax.devices(), contextlib.nullcontext()
+            compute, _ = for_this_machine(config.compute)
+            self._config = dataclasses.replace(config, compute=compute)
         self._mesh = make_mesh(config.parallel, self._devices)
         self._known = _KnownPeaks(self._config, self._devices, dict(self._mesh.shape))
         self.plan = make_plan(self._config)
@@ -143,7 +147,8 @@ class _Steps:
         buckets[index] = bucket
         plan = dataclasses.replace(self.plan, buckets=tuple(buckets))
         program = program_without_data(self._config, plan, self._mesh)
-        compiled = compile_step(program, bucket, index, len(self._devices))
+        with self._compiler:
+            compiled = compile_step(program, bucket, index, len(self._devices))
         return math.inf if compiled.refusal else float(compiled.peak)
 
 

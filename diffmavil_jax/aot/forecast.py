@@ -6,7 +6,7 @@ import dataclasses
 
 import jax
 
-from diffmavil_jax.aot.chips import TPUS
+from diffmavil_jax.aot.chips import CHIPS
 from diffmavil_jax.aot.compiled import bytes_per_device, program_without_data
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.training import ParallelConfig
@@ -27,7 +27,7 @@ def forecast(config: Config, plan: Plan) -> str:
     without_backward = teacher_macs(config) * plan.total_samples
     operations = 2 * (3 * plan.macs - 2 * without_backward)
     times = ', '.join(
-        f'{chip.kind} {duration(operations / (_UTILIZATION * chip.flops))}' for chip in TPUS.values()
+        f'{chip.kind} {duration(operations / (_UTILIZATION * chip.flops))}' for chip in CHIPS.values()
     )
     return (
         f'Memory: {si(parameters)} parameters; {size(nbytes)} of state and gradients, shared by '

@@ -27,7 +27,7 @@ def compile_table(run: Rehearsal) -> str:
     lines = [('---',) * len(_COLUMNS), *(_row(bucket, run) for bucket in run.buckets)]
     text = [
         f'{run.name} on {run.topology}: {math.prod(run.axes.values())} chips ({axes}), each with',
-        f'{size(chip.hbm_bytes)} of HBM, {chip.flops / 1e12:,.0f} TFLOP/s in bfloat16, '
+        f'{size(chip.hbm_bytes)} of HBM, {chip.flops / 1e12:,.0f} TFLOP/s in {chip.dtype}, '
         f'{chip.hbm_bandwidth / 1e9:,.0f} GB/s to HBM, {chip.link_bandwidth / 1e9:,.0f} GB/s to other chips,',
         f'parameters of {size(run.parameters)} and an optimizer state of {size(run.optimizer)}.',
         '',

@@ -22,7 +22,7 @@ def print_plan(config: Config) -> int:
 
 
 def print_compiled(config: Config, topology: str) -> int:
-    """Compiles all buckets for TPUs that are not attached, and prints their needs; returns the exit code."""
+    """Compiles all buckets for chips that are not attached, and prints their needs; returns the exit code."""
     from diffmavil_jax.aot.compiled import compile_all_buckets
     from diffmavil_jax.aot.table import compile_table
 

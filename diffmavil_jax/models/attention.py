@@ -64,7 +64,7 @@ def for_this_machine(compute: ComputeConfig) -> tuple[ComputeConfig, str]:
     A network that was trained on a GPU may be opened on a CPU: `cudnn` is chosen again, `xla` works anywhere.
     """
     attention, reason = choose('auto' if compute.attention == 'cudnn' else compute.attention, compute.dtype)
-    return dataclasses.replace(compute, attention=attention), reason
+    return dataclasses.replace(compute.on(jax.default_backend()), attention=attention), reason
 
 
 def choose(asked: Implementation, dtype: str) -> tuple[Implementation, str]:

@@ -1,14 +1,15 @@
 """`--compile_for`, with the devices of this machine in place of TPUs."""
 
 import importlib.util
+import types
 
 import jax
 import pytest
 
-from diffmavil_jax.aot import compiled
-from diffmavil_jax.aot.chips import TPUS, Chip
+from diffmavil_jax.aot import compiled, cuda
+from diffmavil_jax.aot.chips import CHIPS, GPUS, TPUS, Chip
 from diffmavil_jax.aot.table import compile_table
-from diffmavil_jax.aot.topology import find_topology
+from diffmavil_jax.aot.topology import computed_on, find_topology
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.plan.macs import macs_per_clip
@@ -89,10 +90,62 @@ def test_a_step_that_does_not_fit_is_reported_not_raised(config, monkeypatch):
 def test_a_topology_that_does_not_exist_names_those_that_do(topology):
     with pytest.raises(ConfigError, match='v5e:16x16') as caught:
         find_topology(topology)
-    assert all(kind in str(caught.value) for kind in TPUS)
+    assert all(kind in str(caught.value) for kind in CHIPS)
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='needs a machine without libtpu')
 def test_a_machine_without_the_compiler_is_told_what_to_install():
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[tpu\]'"):
         find_topology('v5e:2x2')
+
+
+@pytest.mark.parametrize(
+    ('topology', 'shape'), [('h100', '1x1x1'), ('a100:8', '1x1x8'), ('b200:2x8', '1x2x8'), ('t4:1', '1x1x1')]
+)
+def test_gpus_are_hosts_times_gpus_for_the_cuda_compiler(monkeypatch, topology, shape):
+    asked = {}
+
+    def describe(**options):
+        asked.update(options)
+        return types.SimpleNamespace(devices=['a device'])
+
+    monkeypatch.setattr(jax.experimental.topologies, 'get_topology_desc', describe)
+    chip, devices = find_topology(topology)
+    assert (chip.kind, devices) == (topology.partition(':')[0], ['a device'])
+    assert (asked['platform'], asked['topology']) == ('cuda', shape)
+    assert f'device_memory_size: {chip.hbm_bytes}' in asked['target_config']
+
+
+@pytest.mark.parametrize('topology', ['h100:', 'h100:2x', 'h100:2x2x8', 'h100:x8', 'h100-8'])
+def test_a_number_of_gpus_must_be_one(topology):
+    with pytest.raises(ConfigError, match='h100:2x8'):
+        find_topology(topology)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('jax_cuda13_plugin') is not None,
+    reason='needs a machine without the CUDA plugin',
+)
+def test_a_machine_without_the_cuda_plugin_is_told_what_to_install():
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[cuda\]'"):
+        find_topology('h100:8')
+
+
+def test_a_run_is_computed_as_the_chip_would_choose(tiny):
+    bfloat16, float32 = tiny(compute={'dtype': 'bfloat16'}), tiny()
+    fused = {kind for kind, chip in CHIPS.items() if computed_on(bfloat16, chip).compute.attention == 'cudnn'}
+    assert fused == {'l4', 'a100', 'h100', 'h200', 'b200'}  # Ampere and newer
+    assert all(computed_on(float32, chip).compute.attention == 'xla' for chip in CHIPS.values())
+    assert {computed_on(bfloat16, chip).compute.remat for chip in GPUS.values()} == {'dots'}
+    assert {computed_on(bfloat16, chip).compute.remat for chip in TPUS.values()} == {'none'}
+    asked = tiny(compute={'dtype': 'bfloat16', 'attention': 'xla'})
+    assert computed_on(asked, GPUS['h100']).compute.attention == 'xla'
+
+
+def test_jax_is_told_the_targets_compute_capability_and_only_while_it_compiles():
+    cudnn = pytest.importorskip('jax._src.cudnn.fused_attention_stablehlo')
+    before = cudnn.check_compute_capability
+    with cuda.pretended(GPUS['a100'].gpu):
+        assert cudnn.check_compute_capability('8.0') and not cudnn.check_compute_capability('9.0')
+        assert cudnn.is_cuda_compute_capability_equal('8.0')
+    assert cudnn.check_compute_capability is before
