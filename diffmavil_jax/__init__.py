@@ -10,13 +10,12 @@ if typing.TYPE_CHECKING:
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """The network of a pretraining run, an import or an export: `load(DIR).embed(['dog.mp4'])`.
+    """Loads the network of a pretraining run, an import or an export: `load(DIR).embed(['dog.mp4'])`.
 
     Raises:
-        ConfigError: there is none that can be loaded.
+        ConfigError: the directory has no network that can be loaded.
     """
-    from diffmavil_jax.inference import (
-        embed as embedding,  # JAX with it, which who only reads a config need not wait for
-    )
+    # Here, because it imports JAX, which takes seconds; whoever only reads a config does not need it.
+    from diffmavil_jax.inference import embed
 
-    return embedding.load(path)
+    return embed.load(path)

@@ -1,4 +1,4 @@
-"""Windows of files put together into batches of few sizes."""
+"""How windows of files become batches of a few sizes, and features return in the order of the windows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from diffmavil_jax.inference.features import FEATURES, Embeddings
 Batch = Mapping[str, np.ndarray]
 
 
-class Collected:
-    """Windows, computed in batches of those that have the same modalities."""
+class Batcher:
+    """Computes features of windows in batches; a batch has windows of the same modalities."""
 
     def __init__(self, compute: Callable[[Batch], dict[str, jax.Array]], batch_size: int) -> None:
         self._compute, self._sizes = compute, bucket_sizes(batch_size)
@@ -31,6 +31,7 @@ class Collected:
         return len(self._ids)
 
     def add(self, window: Window) -> None:
+        """Takes a window, and starts the computation of its batch if that is full."""
         has = window.waveform is not None, window.frames is not None
         waiting = self._waiting.setdefault(has, [])
         waiting.append((len(self), window))
@@ -41,10 +42,11 @@ class Collected:
             self._start(waiting)
 
     def close(self) -> None:
-        """Waits until nothing is computed any more: an interpreter that ends before that may crash."""
+        """Waits for what is being computed: an interpreter that exits before that may crash."""
         jax.block_until_ready([features for _, features in self._running])
 
     def finish(self, refused: Sequence[Refusal]) -> Embeddings:
+        """The features of all windows, in the order in which they were added."""
         for waiting in self._waiting.values():
             if waiting:
                 self._start(waiting)
@@ -64,7 +66,7 @@ class Collected:
         )
 
     def _start(self, waiting: list[tuple[int, Window]]) -> None:
-        """Computes the windows that wait; the smallest size that holds them is filled up with the last."""
+        """Computes a batch of the waiting windows, filled up to one of the sizes with copies of the last."""
         rows, windows = [row for row, _ in waiting], [window for _, window in waiting]
         waiting.clear()
         size = next(size for size in self._sizes if size >= len(rows))
@@ -77,7 +79,7 @@ class Collected:
         if 'waveform' in batch:
             batch['samples'] = np.array([window.samples for window in windows], np.int32)
         self._running.append((rows, self._compute(batch)))
-        # One batch is computed while the next is put together.
+        # One batch is computed while the next is collected.
         if len(self._running) > 1:
             self._fetch()
 
@@ -86,7 +88,7 @@ class Collected:
         self._done.append((rows, {kind: x[: len(rows)] for kind, x in jax.device_get(features).items()}))
 
     def _rows(self, kind: str) -> np.ndarray | None:
-        """All rows of a kind of feature, zero where a window lacks it."""
+        """All rows of a kind of feature, zero where a window lacks it; None if all windows do."""
         parts = [(rows, features[kind]) for rows, features in self._done if kind in features]
         if not parts:
             return None
@@ -97,5 +99,5 @@ class Collected:
 
 
 def bucket_sizes(batch_size: int) -> tuple[int, ...]:
-    """The sizes of batches that are compiled, if they come up: powers of 4, and the largest."""
+    """The batch sizes that may be compiled: powers of 4, and the largest."""
     return (*(size for k in range(16) if (size := 4**k) < batch_size), batch_size)

@@ -1,4 +1,4 @@
-"""Features of media files from a pretrained network."""
+"""How a pretrained network turns media files, or clips in arrays, into features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import ARRAYS, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.windows import CHOICES, FileEnd, Reader, Window, chosen
-from diffmavil_jax.inference.batching import Collected
+from diffmavil_jax.inference.batching import Batcher
 from diffmavil_jax.inference.features import Embeddings
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.inputs import to_patches
@@ -29,7 +29,7 @@ Path = str | os.PathLike[str]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far it has come."""
+    """How far `Model.embed` has come, in counts."""
 
     files: int
     total_files: int
@@ -38,10 +38,10 @@ class Progress:
 
 
 def load(path: Path) -> Model:
-    """The network of a pretraining run, an import or an export.
+    """Loads the network of a pretraining run, an import or an export.
 
     Raises:
-        ConfigError: there is none that can be loaded.
+        ConfigError: the directory has no network that can be loaded, or that of a classifier.
     """
     network = open_network(path)
     if network.config.objective == 'classification':
@@ -56,8 +56,8 @@ class Model:
     """A pretrained network that gives features of sound and pictures; `load` makes it.
 
     Attributes:
-        config: of the run.
-        modalities: that it has encoders for.
+        config: of the network.
+        modalities: those that it has encoders for.
     """
 
     def __init__(self, config: Config, params: Mapping[str, Any]) -> None:
@@ -66,15 +66,15 @@ class Model:
         self._fuses = len(self.modalities) == len(MODALITIES) and 'fusion' in params
         parts = [part for m in self.modalities for part in (f'encoder_{m}', f'{m}_pool_norm')]
         parts += ['fusion', 'fusion_norm'] if self._fuses else []
-        # Others' networks may have no norm at the place where ours have one: theirs scales by 1.
+        # An import may lack a norm that our networks have: then it only normalises.
         width = config.model.vit.width
-        plain = {'scale': np.ones(width, np.float32), 'bias': np.zeros(width, np.float32)}
-        self._params = jax.device_put({part: params.get(part, plain) for part in parts})
+        plain_norm = {'scale': np.ones(width, np.float32), 'bias': np.zeros(width, np.float32)}
+        self._params = jax.device_put({part: params.get(part, plain_norm) for part in parts})
         self._features = jax.jit(self._apply, static_argnames='pool')
 
     @property
     def clip(self) -> ClipSpec:
-        """What the network is given of a window."""
+        """The sizes of the clips that the network takes."""
         return ClipSpec.of(self.config.data)
 
     def features(self, batch: Mapping[str, Any], pool: str = 'mean') -> dict[str, jax.Array]:
@@ -85,7 +85,8 @@ class Model:
             pool: `mean` or `tokens`.
 
         Returns:
-            Of the modalities of the batch, and `fused` where it has both and the network fuses them.
+            Features by modality of the batch, and `fused` if it has both and the network fuses them. With
+            `mean`, they are [b d], and `fused` is [b 2d]; with `tokens`, [b n d].
         """
         return self._features(self._params, dict(batch), pool=pool)
 
@@ -102,28 +103,28 @@ class Model:
         """Features of media files, or of clips.
 
         Files are cut into consecutive windows of the length that the network was trained with. The
-        front end pads the last one, and its last picture stands still. Features are not scaled to
-        length 1: for cosine similarities divide each row by its L2 norm.
+        front end pads the sound of the last window, and its last picture is repeated. Features are not
+        normalised: for cosine similarities, divide each row by its L2 norm.
 
         Args:
             inputs: files; or clips as arrays, `waveform` int16 [n samples] and `frames`
-                uint8 [n t h w 3] or one of them, of the sizes that `clip` names.
-            modality: `auto`: whatever a file has, silence not being sound; or `audio`, `video` or `both`,
-                without which a file is refused.
+                uint8 [n t h w 3] or one of them, of the sizes that `clip` has.
+            modality: `auto` takes what each file has, where silence does not count as sound; `audio`,
+                `video` and `both` refuse files that lack it.
             pool: `mean` gives [n d] (`fused`: [n 2d]), `tokens` all tokens [n t d].
-            batch_size: clips that are computed at a time, at most.
-            workers: processes that decode; as many as cores if not given.
-            progress: told after each file, and each batch.
+            batch_size: the most clips that are computed at a time.
+            workers: processes that decode; by default one for each core.
+            progress: called after each file.
 
         Raises:
             ConfigError: an argument is wrong, or the network lacks a modality.
-            DataError: arrays are of the wrong shape or type.
+            DataError: an array has the wrong shape or type.
         """
         self._check(modality, pool, batch_size)
         total = 0
         items: Generator[Window | Refusal | FileEnd]
         if isinstance(inputs, Mapping):
-            items = self._clips(inputs, modality)
+            items = self._windows_of(inputs, modality)
         else:
             several = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
             paths = [os.fspath(path) for path in several]
@@ -131,20 +132,20 @@ class Model:
             offered = self.modalities if modality == 'auto' else MODALITIES
             reader = Reader(self.clip, offered, modality, workers or os.cpu_count() or 1)
             items = reader.windows(paths, ahead=3 * batch_size)
-        collected = Collected(lambda batch: self.features(batch, pool), batch_size)
+        batcher = Batcher(lambda batch: self.features(batch, pool), batch_size)
         refused: list[Refusal] = []
         files = 0
-        with contextlib.closing(items), contextlib.closing(collected):
+        with contextlib.closing(items), contextlib.closing(batcher):
             for item in items:
                 match item:
                     case Window():
-                        collected.add(item)
+                        batcher.add(item)
                     case Refusal():
                         refused.append(item)
                     case FileEnd():
                         files += 1
-                        progress(Progress(files, total, len(collected), len(refused)))
-            return collected.finish(refused)
+                        progress(Progress(files, total, len(batcher), len(refused)))
+            return batcher.finish(refused)
 
     def _apply(self, params: Any, batch: Mapping[str, jax.Array], *, pool: str) -> dict[str, jax.Array]:
         patches = to_patches(batch, self.config)
@@ -170,8 +171,8 @@ class Model:
                 f'no encoder for {" and ".join(lacking)}.'
             )
 
-    def _clips(self, arrays: Mapping[str, np.ndarray], modality: str) -> Generator[Window]:
-        """Clips that are there already."""
+    def _windows_of(self, arrays: Mapping[str, np.ndarray], modality: str) -> Generator[Window]:
+        """Clips in arrays as windows, whose ids are the numbers of their rows."""
         clip = self.clip
         shapes = clip.shapes
         wanted = chosen(modality, self.modalities)

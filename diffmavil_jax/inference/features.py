@@ -1,4 +1,4 @@
-"""Features of the windows of files, and the files that hold them."""
+"""What embedding gives: features of windows, and the files that store them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ FEATURES = ('audio', 'video', 'fused')
 class Embeddings:
     """Features of n windows, in the order of the files: pooled [n d], or of tokens [n t d].
 
-    A kind of feature that no window has is None. A row of a window that lacks it is zero: `has` tells.
+    A kind of feature that no window has is None. Where some windows lack it, their rows are zero, and
+    `has` says which they are.
 
     Attributes:
-        ids: `PATH@START`, or the number of the row for arrays.
-        start_s: where the window begins in its file.
-        end_s: where it ends.
-        audio: before fusion.
-        video: before fusion.
-        fused: after it, of windows with both.
-        has_audio: whether the window has sound.
-        has_video: whether it has pictures.
-        refused: what could not be used, and why.
+        ids: `PATH@START`, or the number of the row for clips in arrays.
+        start_s: where each window begins in its file, in seconds.
+        end_s: where each window ends, in seconds.
+        audio: features of sound, before fusion.
+        video: features of pictures, before fusion.
+        fused: features after fusion, of windows that have both.
+        has_audio: whether each window has sound.
+        has_video: whether each window has pictures.
+        refused: files that could not be used, and why.
     """
 
     ids: list[str]
@@ -52,18 +53,18 @@ class Embeddings:
         return len(self.ids)
 
     def has(self, kind: str) -> Bool[np.ndarray, ' n']:
-        """Which rows have a kind of feature; `fused` takes both sound and pictures."""
+        """Which rows have a kind of feature; `fused` needs both sound and pictures."""
         masks = {'audio': self.has_audio, 'video': self.has_video, 'fused': self.has_audio & self.has_video}
         return masks[kind]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a file, in one step, over what is there.
+        """Writes a file in one step, and replaces one of the same name.
 
-        `.npz` has `ids`, `start_s`, `end_s`, `has_audio`, `has_video` and the kinds of features that
-        there are, zero where a row lacks one. `.parquet` has the same columns, null there.
+        An `.npz` file has `ids`, `start_s`, `end_s`, `has_audio`, `has_video` and the kinds of features
+        that are not None, zero where a row lacks one. A `.parquet` file has the same columns, null there.
 
         Raises:
-            ConfigError: of another suffix, or it can't be written.
+            ConfigError: the suffix is another one, or the file can't be written.
         """
         target = check_output(path)
         columns: dict[str, Any] = {
@@ -87,24 +88,26 @@ class Embeddings:
 
 
 def check_output(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The file to write.
+    """The path of an output, checked before anything is computed.
 
     Raises:
-        ConfigError: it is of a kind that can't be, or there is no such folder.
+        ConfigError: it has another suffix, or its folder does not exist.
     """
     target = pathlib.Path(path).expanduser()
     if target.suffix not in SUFFIXES:
         raise ConfigError(f'--output={path}: must end in {" or ".join(SUFFIXES)}.')
     if not target.parent.is_dir():
-        raise ConfigError(f'--output={path}: must be in a folder that is there; {target.parent} is none.')
+        raise ConfigError(
+            f'--output={path}: must be in a folder that exists; {target.parent} is not a folder.'
+        )
     return target
 
 
 def _lists(array: Float[np.ndarray, 'n ...'], there: Bool[np.ndarray, ' n']) -> pa.Array:
-    """Rows as lists of numbers, or of tokens that are such lists; null where nothing is there."""
+    """Rows as lists of numbers, or of tokens that are lists of numbers; null for rows not in `there`."""
     values = pa.array(array[there].reshape(-1))
     for size in array.shape[:1:-1]:
         values = pa.LargeListArray.from_arrays(np.arange(0, len(values) + 1, size), values)
-    # Not lists of a fixed size: pyarrow writes those with nulls among them, and can't read them.
+    # Lists of a fixed size would be simpler, but pyarrow can't read them back if there are nulls among them.
     ends = np.cumsum(there) * array.shape[1]
     return pa.LargeListArray.from_arrays(np.append(0, ends), values, mask=pa.array(~there))

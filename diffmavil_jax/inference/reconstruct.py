@@ -1,4 +1,4 @@
-"""Files with most of them hidden, filled in by a pretrained network: to look at and to listen to."""
+"""How a pretrained network fills in the hidden part of a clip."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from diffmavil_jax.report.content import Stages
 from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.saved.params import PARTS
 
-_SEVERAL = 25  # steps
-_SHORTEST_S = 0.1
+_STEPS_FROM_NOISE = 25  # of a network that predicts noise
+_SHORTEST_S = 0.1  # of a clip
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is hidden, and how it is sampled.
+    """What is hidden of a clip, and how it is sampled.
 
     Attributes:
-        mask_ratio: of both modalities, or of the one that is not dropped. None: that of the run's
-            evaluation; with `drop`, nothing else is hidden.
-        drop: `audio` or `video`, of which nothing is seen; or empty.
-        steps: None: 1, the estimate of x_0 that errors and reports are of; 25 for a network that predicts
-            noise, which has no such estimate.
+        mask_ratio: the hidden share of both modalities, or of the one that is not dropped. None takes the
+            ratio of the run's evaluation or, with `drop`, hides nothing else.
+        drop: `audio` or `video`, which is hidden wholly; or empty.
+        steps: how often the sampler calls the network. None takes 1, which gives the estimate of x_0 that
+            errors and reports are about; or 25 if the network predicts noise, from which one step gives no
+            such estimate.
         sampler: see `make_steps`.
         eta: see `make_steps`.
         seed: of masks and noise.
@@ -58,9 +59,11 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A clip on its way through the network, by modality; the target of one that it lacks is NaN.
+    """A clip as target, hidden in part, and filled in.
 
-    Of the sound, `samples` are the clip's: what the spectrogram has after them is padding.
+    Attributes:
+        stages: by modality; the target of a modality that the clip lacks is NaN.
+        samples: of the clip's sound; what the spectrogram has after them is padding.
     """
 
     stages: Mapping[str, Stages]
@@ -74,7 +77,7 @@ class Reconstructor:
         """Loads a run.
 
         Raises:
-            ConfigError: it can't be loaded or does not predict patches, or an option is wrong.
+            ConfigError: the run can't be loaded or does not predict patches, or an option is wrong.
         """
         network = open_network(run)
         if network.config.objective != 'pretraining':
@@ -92,7 +95,7 @@ class Reconstructor:
             )
         count = options.steps
         if count is None:
-            count = _SEVERAL if config.diffusion.target == 'eps' else 1
+            count = _STEPS_FROM_NOISE if config.diffusion.target == 'eps' else 1
         steps = make_steps(config, count, options.sampler, options.eta)
         self._params = network.params
         lacking = [part for part in PARTS if part not in self._params]
@@ -102,7 +105,7 @@ class Reconstructor:
 
         def apply(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, Any]:
             patches = to_patches(batch, config)
-            positions = jnp.zeros(1, jnp.int32)  # each file as if it were alone, whatever comes before it
+            positions = jnp.zeros(1, jnp.int32)  # each file gets the masks and noise that it would get alone
             views, samples = sample_masked(objective, params, patches, positions, visible, steps)
             if config.loss.normalize_targets:
                 samples = {
@@ -115,11 +118,11 @@ class Reconstructor:
 
     @property
     def clip(self) -> ClipSpec:
-        """What the network is given of a file."""
+        """The sizes of the clips that the network takes."""
         return ClipSpec.of(self.config.data)
 
     def __call__(self, window: Window) -> Result:
-        """Fills in a clip; what is dropped need not be there."""
+        """Fills in a clip, which may lack the modality that is dropped."""
         clip = self.clip
         there = {'audio': window.waveform, 'video': window.frames}
         samples = clip.num_samples if window.waveform is None else window.samples
@@ -134,10 +137,10 @@ class Reconstructor:
         return Result(stages, samples)
 
     def read(self, pool: DecodePool, path: str, start_s: float) -> Window:
-        """The clip of a file that begins at `start_s`, as far as there is one.
+        """The clip of a file that begins at `start_s`; shorter than others at the end of the file.
 
         Raises:
-            MediaError: it can't be read, or lacks what is not dropped.
+            MediaError: the file can't be read, or lacks a modality that is not dropped.
         """
         info, clip = pool.probe(path), self.clip
         has = {'audio': info.has_audio, 'video': info.has_video}
@@ -157,7 +160,7 @@ class Reconstructor:
         except media.MediaError:
             if not has.get(self.drop):
                 raise
-            # What is dropped need not be usable: it may be silent.
+            # The modality that is dropped need not be usable: sound may be silent.
             found = decode([m for m in MODALITIES if m != self.drop])
         waveform, frames = found
         samples = min(clip.num_samples, round(seconds * clip.sample_rate))
@@ -165,10 +168,10 @@ class Reconstructor:
 
 
 def visible_counts(config: Config, mask_ratio: float | None, drop: str) -> dict[str, int]:
-    """How many tokens of each modality stay; see `Options`.
+    """How many tokens of each modality stay visible; see `Options`.
 
     Raises:
-        ConfigError: that would hide nothing, or all of both.
+        ConfigError: nothing would be hidden, or nothing seen.
     """
     if drop and drop not in MODALITIES:
         raise ConfigError(f'drop = {drop!r}: must be {" or ".join(MODALITIES)}, or empty.')

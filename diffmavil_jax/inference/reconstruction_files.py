@@ -1,4 +1,4 @@
-"""What `diffmavil reconstruct` writes of each file."""
+"""What `diffmavil reconstruct` writes for each file: pictures to look at and sound to listen to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffmavil_jax.report.sound import to_wav
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What was made of a file."""
+    """The files that were written for a file."""
 
     path: str
     files: tuple[pathlib.Path, ...]
@@ -40,20 +40,20 @@ def reconstruct(
     start_s: float = 0.0,
     video: str = 'gif',
 ) -> Iterator[Written | Refusal]:
-    """Writes for each file a PNG, a film, and target and reconstruction as sound; over what is there.
+    """Writes a PNG, a film, and target and reconstruction as WAV for each file, over those of the same name.
 
-    The sound of both is made from log-mel, so that only what the network did tells them apart.
+    Both sounds are made from log-mel, so that they differ only by what the network did.
 
     Args:
-        files: media.
+        files: paths of media.
         run: workdir of a pretraining run.
-        output: a folder.
+        output: the folder to write to.
         options: what is hidden, and how it is sampled.
         start_s: where the clip begins in each file, in seconds.
         video: `gif` or `mp4`.
 
     Yields:
-        What was written of each file, or why it can't be used.
+        What was written for each file, or why it can't be used.
 
     Raises:
         ConfigError: the run, the folder or an option can't be used.
@@ -66,7 +66,7 @@ def reconstruct(
     folder = pathlib.Path(output).expanduser()
     _write(folder, {})
     with DecodePool(1) as pool:
-        for path, name in zip(files, _names(files), strict=True):
+        for path, name in zip(files, _stems(files), strict=True):
             try:
                 window = reconstructor.read(pool, path, start_s)
             except media.MediaError as error:
@@ -77,7 +77,7 @@ def reconstruct(
 
 
 def _contents(config: Config, path: str, result: Result, video: str, seed: int) -> dict[str, bytes]:
-    """The files of a clip by the ends of their names."""
+    """The contents of a clip's files, by how their names end."""
     seconds, stages = config.data.seconds, result.stages
     sheet = sheets.reconstruction_sheet(Reconstruction(id=path, seconds=seconds, **stages))
     frames = film.side_by_side(stages['video'])
@@ -102,8 +102,8 @@ def _write(folder: pathlib.Path, contents: Mapping[str, bytes]) -> tuple[pathlib
     return tuple(folder / name for name in contents)
 
 
-def _names(files: Iterable[str]) -> list[str]:
-    """Of what is written of each file: its own without the suffix, and numbered where others have it."""
+def _stems(files: Iterable[str]) -> list[str]:
+    """How the names of each file's outputs begin: its own stem, numbered where an earlier file has it."""
     names: list[str] = []
     for file in files:
         stem = pathlib.Path(file).stem

@@ -1,4 +1,4 @@
-"""Cross-modal retrieval over a prepared dataset, with a finished run's features."""
+"""How well a finished run finds sounds by pictures, and pictures by sounds, in a prepared dataset."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from diffmavil_jax.saved.network import open_network
 def retrieve(
     run: str | os.PathLike[str], data: str, split: str, *, clips_per_class: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Which sound belongs to which picture, among some clips of each class (CAV-MAE, section 4.2).
+    """Measures cross-modal retrieval among some clips of each class (CAV-MAE, section 4.2).
 
-    Mean-pooled uni-modal features, cosine; a tie is no hit.
+    Uni-modal features are mean-pooled and compared by their cosine; a tie counts as a miss.
 
     Args:
         run: workdir of a pretraining run.
-        data: a prepared dataset.
-        split: of it.
-        clips_per_class: drawn at random; 0: all clips, which then need no classes.
+        data: directory of a prepared dataset.
+        split: of the dataset.
+        clips_per_class: how many are drawn at random; 0 takes all clips, which then need no classes.
         seed: of the draw.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What an import or an export says of itself, for people and for those who load it."""
+"""The card of an import or an export: what it is and where it is from, for people and for programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from diffmavil_jax.config.schema import Config
 
 
 def make_card(config: Config, params: Mapping[str, Any], *, licence: str, **facts: Any) -> dict[str, Any]:
-    """Front ends, positions and sizes of what is there, and other facts.
+    """Front ends, positions and sizes of the parts, with other facts.
 
     Args:
         config: of the network.
         params: by part.
         licence: of the parameters.
-        facts: whatever is known of where they are from.
+        facts: whatever is known of where the parameters are from.
     """
     model = config.model
     card: dict[str, Any] = {

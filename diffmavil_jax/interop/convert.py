@@ -1,4 +1,4 @@
-"""One encoder of a file in our names and shapes, with the front end that it needs."""
+"""How one encoder of a file gets our names and shapes, and which config fields it needs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from diffmavil_jax.interop.state_dict import StateDict
 from diffmavil_jax.models.positions import picture_table
 
 _MEL_BINS = 128  # of all layouts
-_MEL_FRAMES = 1024  # that the positions of a picture are interpolated for
+_MEL_FRAMES = 1024  # for which the positions of a picture are interpolated
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """Parameters by part, fields of the config by section, and what is to be said."""
+    """Parameters by part, config fields by section, and remarks for the card."""
 
     params: Mapping[str, Any]
     settings: Mapping[str, Mapping[str, Any]]
@@ -31,10 +31,10 @@ class Encoder:
 
 
 def audio_encoder(file: StateDict, branch: Branch, front_end: str) -> Encoder:
-    """The encoder of sound.
+    """Converts the encoder of sound.
 
     Raises:
-        ConfigError: a parameter is missing, or the positions are for no such spectrogram.
+        ConfigError: a parameter is missing, or the positions do not fit a spectrogram of 128 mel bins.
     """
     weight = file.take(f'{branch.patches}.weight')
     patch = weight.shape[-1]
@@ -65,16 +65,16 @@ def audio_encoder(file: StateDict, branch: Branch, front_end: str) -> Encoder:
 
 
 def video_encoder(file: StateDict, branch: Branch, frames: int, patch_frames: int) -> Encoder:
-    """The encoder of clips of `frames` pictures.
+    """Converts the encoder of clips of `frames` pictures.
 
     Args:
-        file: parameters.
-        branch: where they are.
-        frames: of a clip; where the encoder saw clips, it must be the number of those.
-        patch_frames: of a tubelet, where it saw pictures.
+        file: the parameters.
+        branch: where they are in the file.
+        frames: of a clip; must be as many as in training if the encoder was trained on clips.
+        patch_frames: of a tubelet, for an encoder that was trained on pictures.
 
     Raises:
-        ConfigError: a parameter is missing, or the positions are for no such clips.
+        ConfigError: a parameter is missing, or the positions do not fit such clips.
     """
     weight = file.take(f'{branch.patches}.weight')
     class_token, table = _tokens(file, branch)
@@ -119,18 +119,18 @@ def _norm(
 
 
 def _tokens(file: StateDict, branch: Branch) -> tuple[dict[str, Any], Float[np.ndarray, 'n d']]:
-    """The class token, if there is one, and the positions of the patches."""
+    """The class token, if the file has one, and the positions of the patches."""
     table = functools.reduce(np.add, [file.take(key)[0] for key in branch.positions])
     if not branch.class_token:
         return {}, table
-    # Its own position is a constant that is added to it.
+    # The position of the class token is a constant, so it is added here.
     return {'class_token': file.take(branch.class_token) + table[0]}, table[1:]
 
 
 def _square(file: StateDict, table: np.ndarray, steps: int) -> tuple[int, int]:
-    """Height and width of the pictures at each of some times."""
+    """Height and width of a picture in patches, for a table with the positions of `steps` pictures."""
     side = math.isqrt(len(table) // steps)
     if steps * side**2 != len(table):
         at = f' at each of {steps} times; --frames changes that' if steps > 1 else ''
-        raise ConfigError(f'{file.path}: has {len(table)} positions, which are no square picture{at}.')
+        raise ConfigError(f'{file.path}: has {len(table)} positions, which do not make a square picture{at}.')
     return side, side

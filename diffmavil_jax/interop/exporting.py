@@ -1,4 +1,4 @@
-"""The encoders and the fusion of a run, for those who don't train on."""
+"""How the encoders and the fusion of a run are written for use elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.training.checkpoint import CheckpointStore
 
 _ENCODERS = ('encoder_audio', 'encoder_video')
-# What a summary says of the run's process, not of its network.
+# Entries of a report's summary that are about the run, not about its network.
 _PROCESS = ('name', 'seed', 'macs', 'buckets', 'compilations', 'time', 'refused', 'parameters', 'environment')
 
 
@@ -37,14 +37,14 @@ def export(
         output: the directory to write.
         form: `safetensors` or `jax` (an Orbax checkpoint), which a run can start from, or `timm`, which
             has no fusion.
-        licence: of the parameters; empty: as the run's card has it, or not stated.
-        overwrite: whether what is in the directory is set aside.
+        licence: of the parameters; if empty, that of the run's card, or `not stated`.
+        overwrite: whether to move what is in the directory to a sibling; otherwise it must be empty.
 
     Returns:
         The card.
 
     Raises:
-        ConfigError: the run can't be read, or the directory not be written.
+        ConfigError: the run can't be read, or the directory can't be written.
     """
     network = open_network(run)
     config, samples, old = network.stored, network.samples_seen, network.card
@@ -73,7 +73,7 @@ def export(
 
 
 def _without_decoders(params: Mapping[str, Any], config: Config) -> tuple[dict[str, Any], list[str]]:
-    """The parts that are exported; a norm that a classifier has not is one that only normalises."""
+    """The parts that are exported, and remarks on norms that the run lacks: those only normalise."""
     parts = {name: params[name] for name in (*_ENCODERS, 'fusion') if name in params}
     remarks = []
     norms = {'encoder_audio': 'audio_pool_norm', 'encoder_video': 'video_pool_norm', 'fusion': 'fusion_norm'}
@@ -86,7 +86,7 @@ def _without_decoders(params: Mapping[str, Any], config: Config) -> tuple[dict[s
 
 
 def _facts(run: pathlib.Path, config: Config, samples: int) -> dict[str, Any]:
-    """Where a run's parameters are from, and what was measured of them."""
+    """Where a run's parameters are from, and how good they are by its report."""
     scores, remarks = _scores(run, config, samples)
     data = config.data
     return {
@@ -105,12 +105,13 @@ def _facts(run: pathlib.Path, config: Config, samples: int) -> dict[str, Any]:
 
 
 def _kept(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of an import or an export that its export keeps."""
     names = ('name', 'objective', 'init', 'source', 'training_data', 'samples_seen', 'scores', 'remarks')
     return {name: card[name] for name in names if name in card}
 
 
 def _scores(run: pathlib.Path, config: Config, samples: int) -> tuple[dict[str, Any], list[str]]:
-    """What the run's report says of these parameters, or why it says nothing."""
+    """The scores in the run's report, or a remark on why they are not of these parameters."""
     try:
         summary = json.loads((run / 'report' / 'summary.json').read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -125,7 +126,7 @@ def _scores(run: pathlib.Path, config: Config, samples: int) -> tuple[dict[str, 
 
 
 def _write_timm(root: pathlib.Path, params: Mapping[str, Any], config: Config) -> dict[str, str]:
-    """Writes a state dict and its model's arguments for each encoder; returns what each is to be given."""
+    """Writes a state dict and the arguments of its model for each encoder; returns their inputs in words."""
     modalities = [m for m in ('audio', 'video') if f'encoder_{m}' in params]
     for modality in modalities:
         state = to_timm.timm_state(params, config, modality)

@@ -1,4 +1,4 @@
-"""Files of other projects as networks of ours."""
+"""How a file of another project becomes a directory that a run can start from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SECONDS = 10.0  # of the clips of all layouts
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a file does not tell; None: as its layout has it."""
+    """What a file does not say; None takes the value of its layout."""
 
     modalities: tuple[str, ...] | None = None
     front_end: str | None = None
@@ -46,14 +46,14 @@ def import_weights(
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Writes a file's encoders, and its fusion if it has one, as a directory that a run can start from.
+    """Writes the encoders of a file, and its fusion if it has one, to a directory.
 
     Args:
         layout_name: one of LAYOUTS.
         path: the file; see `StateDict`.
-        output: the directory.
-        options: what the file does not tell.
-        overwrite: whether what is in the directory is set aside.
+        output: the directory to write.
+        options: what the file does not say.
+        overwrite: whether to move what is in the directory to a sibling; otherwise it must be empty.
 
     Returns:
         The card.
@@ -125,7 +125,7 @@ def _depth_and_width(stack: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _check_shapes(file: StateDict, params: Mapping[str, Any], config: Config) -> None:
-    """Raises ConfigError where a parameter has not the shape that the network needs."""
+    """Raises ConfigError if a parameter does not have the shape that the network needs."""
     clips = {
         'audio': jax.ShapeDtypeStruct((1, config.audio.num_tokens, config.audio.patch_dim), jnp.float32),
         'video': jax.ShapeDtypeStruct((1, config.video_tokens, config.video.patch_dim), jnp.float32),

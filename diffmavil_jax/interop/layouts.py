@@ -12,21 +12,22 @@ class Layers:
     """Blocks named `prefix.0.norm1.weight` and so on, as timm names them."""
 
     prefix: str
-    norms: str = ''  # what the names of their norms end with
+    norms: str = ''  # how the names of their norms end
 
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """One encoder.
+    """Where one encoder is: the names of its parameters, and how they are laid out.
 
     Attributes:
-        layers: of blocks that run one after the other.
+        layers: groups of blocks that run one after the other.
         patches: the convolution that embeds patches.
-        positions: tables that are added up, each with a row a token or one for all.
-        class_token: empty without one; where there is one, the first position is its own.
-        norm: the last norm, which a file may lack; empty without one.
-        picture: it was trained on pictures: positions are of (height, width), kernels see one frame.
-        frequency_first: tokens and kernels of sound are (frequency, time).
+        positions: tables that are added up, each with a row for each token or one row for all.
+        class_token: empty if there is none; otherwise the first position belongs to it.
+        norm: the last norm, which a file may lack; empty if there is none.
+        picture: whether it was trained on pictures, so that positions are (height, width) and kernels see
+            one frame.
+        frequency_first: whether tokens and kernels of sound are (frequency, time).
     """
 
     layers: tuple[Layers, ...]
@@ -44,11 +45,12 @@ class Layout:
 
     Attributes:
         encoders: by modality.
-        front_end: what the audio encoder was trained on; for pictures, what such encoders are used with.
-        frames: of a clip, where the file does not tell.
-        patch_frames: of a tubelet, where the file does not tell.
+        front_end: the one that the audio encoder was trained with or, if it was trained on pictures, the one
+            that such encoders are used with.
+        frames: of a clip, if the file does not say.
+        patch_frames: of a tubelet, if the file does not say.
         fusion: its blocks, which a file may lack.
-        remarks: in what the network differs from the original.
+        remarks: how the network differs from the original.
     """
 
     encoders: Mapping[str, Branch]

@@ -1,4 +1,4 @@
-"""Parameters from the files of other projects. Nothing but tensors is loaded."""
+"""How files of other projects are read. Nothing but tensors is loaded, so that no file can run code."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from diffmavil_jax.config.tree import ConfigError
 
 
 class StateDict:
-    """The parameters of a file by name, and which of them were taken.
+    """The parameters of a file by name; remembers which of them were taken.
 
     Args:
         path: a .safetensors file, or one written by torch.save, which needs PyTorch.
 
     Raises:
-        ConfigError: it can't be read, or holds more than plain tensors.
+        ConfigError: the file can't be read, or holds more than plain tensors.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path).expanduser()
-        with _refused(self.path):
+        with _config_errors(self.path):
             with self.path.open('rb') as file:
                 self.sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
             if self.path.suffix == '.safetensors':
@@ -47,7 +47,7 @@ class StateDict:
         """A parameter, float32.
 
         Raises:
-            ConfigError: there is none of this name.
+            ConfigError: the file has no parameter of this name.
         """
         if key not in self._tensors:
             some = ', '.join(list(self._tensors)[:3])
@@ -64,10 +64,11 @@ class StateDict:
         return len({key[len(start) :].split('.')[0] for key in self._tensors if key.startswith(start)})
 
     def taken(self) -> list[str]:
+        """The names that were taken, sorted."""
         return sorted(self._taken)
 
     def left_out(self) -> list[str]:
-        """In the order of the file; what is no tensor of the model last."""
+        """The names that were not taken, in the order of the file; entries that are not tensors come last."""
         return [key for key in self._tensors if key not in self._taken] + self._others
 
 
@@ -78,13 +79,13 @@ def _torch_load(path: pathlib.Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path}: needs PyTorch to be read: pip install -e '.[torch]'; a .safetensors file does not."
         ) from None
-    # Checkpoints of the MAE family hold their training flags in one, which is a plain container.
+    # Checkpoints of the MAE family keep their training flags in a Namespace, which is a plain container.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location='cpu', weights_only=True)
 
 
 def _model_of(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The tensors of the model, without what DataParallel puts before their names, and other entries."""
+    """The tensors of the model, without the name prefix of DataParallel, and the names of other entries."""
     if not isinstance(saved, Mapping):
         raise ValueError(f'a {type(saved).__name__}, not parameters by name')
     name = next((n for n in ('model', 'state_dict') if isinstance(saved.get(n), Mapping)), None)
@@ -95,7 +96,8 @@ def _model_of(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 @contextlib.contextmanager
-def _refused(path: pathlib.Path) -> Iterator[None]:
+def _config_errors(path: pathlib.Path) -> Iterator[None]:
+    """Turns whatever reading a file may raise into a ConfigError that names it."""
     try:
         yield
     except ConfigError:
@@ -104,7 +106,7 @@ def _refused(path: pathlib.Path) -> Iterator[None]:
         raise ConfigError(f'{path}: can not be read ({error.strerror or error}).') from None
     except pickle.UnpicklingError as error:
         raise ConfigError(
-            f'{path}: holds something else than plain tensors, and is not loaded '
+            f'{path}: holds something other than plain tensors, and is not loaded '
             f'({str(error).strip().splitlines()[0][:200]}).'
         ) from None
     except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, TypeError, KeyError) as error:

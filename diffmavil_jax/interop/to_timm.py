@@ -1,9 +1,8 @@
-"""Encoders as timm's VisionTransformer has them.
+"""How an encoder becomes a state dict of timm's VisionTransformer.
 
-`norm` is applied to each token and the mean is taken of the patches' tokens, as our pool norm and
-pooled features have it. timm embeds pictures only: a clip is given to it as one tall picture, the time
-steps of its tubelets below each other, with the colours of a tubelet's frames as channels. Its
-tokens are then ours, in our order.
+As in our pooled features, `norm` is applied to each token, and the mean is over the tokens of patches. timm
+embeds pictures only, so a clip becomes one tall picture: its tubelets are stacked from top to bottom in the
+order of time, and the colours of a tubelet's frames are channels. The tokens are then ours, in our order.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ INPUT = {
 
 
 def timm_arguments(config: Config, modality: str) -> dict[str, Any]:
-    """What `timm.models.vision_transformer.VisionTransformer` is made with."""
+    """The arguments of `timm.models.vision_transformer.VisionTransformer` for an encoder."""
     data, video, size = config.data, config.video, config.model.vit
     shape = {
         'audio': {
@@ -53,7 +52,7 @@ def timm_arguments(config: Config, modality: str) -> dict[str, Any]:
 
 
 def timm_state(params: Mapping[str, Any], config: Config, modality: str) -> dict[str, np.ndarray]:
-    """Its state dict."""
+    """The state dict of an encoder, by the names of timm."""
     encoder, norm = params[f'encoder_{modality}'], params[f'{modality}_pool_norm']
     kernel = encoder['patch_embedding']['kernel']
     if modality == 'audio':

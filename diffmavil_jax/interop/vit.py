@@ -1,4 +1,4 @@
-"""The parameters of a ViT in our names and shapes, from those of timm, and back."""
+"""How the parameters of a ViT in the names and shapes of timm become ours, and ours theirs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from diffmavil_jax.interop.layouts import Layers
 from diffmavil_jax.interop.state_dict import StateDict
 
-# Ours below a block, theirs below one, and whether ours is the transpose.
+# Our name in a block, their name in a block, and whether ours is the transpose.
 _BLOCK = (
     ('self_norm/scale', 'norm1{norms}.weight', False),
     ('self_norm/bias', 'norm1{norms}.bias', False),
@@ -33,7 +33,7 @@ Params = dict[str, Any]
 
 
 def stack_of(file: StateDict, layers: Sequence[Layers]) -> Params:
-    """The blocks of a file as a `Stack` has them: each parameter with a leading axis of layers.
+    """The blocks of a file as our `Stack` holds them: each parameter has a leading axis of layers.
 
     Raises:
         ConfigError: a parameter is missing.
@@ -41,7 +41,7 @@ def stack_of(file: StateDict, layers: Sequence[Layers]) -> Params:
     blocks = [
         _block(file, f'{part.prefix}.{i}', part.norms)
         for part in layers
-        # At least one, so that what is not there at all is named.
+        # At least one, so that a file without any raises an error that names the first.
         for i in range(max(1, file.count(part.prefix)))
     ]
     stacked = {name: np.stack([block[name] for block in blocks]) for name in blocks[0]}
@@ -70,12 +70,12 @@ def norm_of(file: StateDict, name: str) -> Params:
 
 
 def plain_norm(width: int) -> Params:
-    """A layer norm that only normalises."""
+    """A layer norm that only normalises: scale 1, bias 0."""
     return {'scale': np.ones(width, np.float32), 'bias': np.zeros(width, np.float32)}
 
 
 def audio_kernel(weight: Float[np.ndarray, 'd c t f']) -> Float[np.ndarray, 'p d']:
-    """A convolution over one channel or, summed, over colours; patch values are (time, mel)."""
+    """The patch embedding of a convolution, whose channels are summed; patch values are (time, mel)."""
     return einops.reduce(weight, 'd c t f -> (t f) d', 'sum')
 
 
@@ -85,19 +85,22 @@ def audio_convolution(kernel: Float[np.ndarray, 'p d'], patch: int) -> Float[np.
 
 
 def picture_kernel(weight: Float[np.ndarray, 'd 3 y x'], patch_frames: int) -> Float[np.ndarray, 'p d']:
-    """A convolution over a picture for tubelets: the embedding of one that stands still is the picture's."""
+    """The tubelet embedding of a convolution over pictures.
+
+    A tubelet whose frames are all one picture is embedded as that picture.
+    """
     return einops.repeat(weight / patch_frames, 'd c y x -> (t y x c) d', t=patch_frames)
 
 
 def video_kernel(weight: Float[np.ndarray, 'd 3 t y x']) -> Float[np.ndarray, 'p d']:
-    """A convolution over tubelets; patch values are (frame, height, width, channel)."""
+    """The tubelet embedding of a convolution over clips; values are (frame, height, width, channel)."""
     return einops.rearrange(weight, 'd c t y x -> (t y x c) d')
 
 
 def folded_convolution(
     kernel: Float[np.ndarray, 'p d'], patch_frames: int, patch: int
 ) -> Float[np.ndarray, 'd tc y x']:
-    """A convolution over pictures whose channels are the colours of all frames of a tubelet."""
+    """The convolution of a tubelet embedding, over pictures whose channels are the colours of all frames."""
     return einops.rearrange(kernel, '(t y x c) d -> d (t c) y x', t=patch_frames, y=patch, x=patch)
 
 

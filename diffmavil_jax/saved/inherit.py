@@ -1,6 +1,7 @@
-"""What a run takes over from the run, import or export that it starts from, before anything is loaded.
+"""Which config fields a run takes over from the run, import or export that it starts from.
 
-A network can only be loaded as it was built, and hears and sees only what its front end was.
+Parameters fit only a network that is built as theirs was, and it understands only the front end that it
+was trained with.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 from diffmavil_jax.config.schema import from_saved, to_dict
 from diffmavil_jax.config.tree import ConfigError, same
 
-# A loaded network is wrong with any other value. Each field with the part of a network that it is about;
-# '': any of them.
+# Fields that must have the loaded network's value, each with the part of the network that it belongs to;
+# '' is any part.
 _BINDING = {
     'model.size': '',
     'model.positions': '',
@@ -31,14 +32,14 @@ _BINDING = {
     'video.patch': 'encoder_video',
     'video.patch_frames': 'encoder_video',
 }
-_USUAL = {'data.frame_size': 'encoder_video'}  # another value is possible
+_USUAL = {'data.frame_size': 'encoder_video'}  # taken over unless a flag sets it
 
 
 def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
     """The resolved config of a run, import or export, as nested dictionaries.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the directory has no config that can be read.
     """
     path = pathlib.Path(run).expanduser() / 'config.json'
     try:
@@ -51,10 +52,10 @@ def read_config(run: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_card(run: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What an import or export says of itself; None for a run.
+    """The card of an import or an export, which describes it; None for a run.
 
     Raises:
-        ConfigError: it can't be read.
+        ConfigError: the card can't be read.
     """
     path = pathlib.Path(run).expanduser() / 'card.json'
     if not path.exists():
@@ -66,20 +67,20 @@ def read_card(run: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def inherit(values: Mapping[str, Any], explicit: Collection[str]) -> dict[str, Any]:
-    """A config's values with those of its `init` in place of its own.
+    """A config's values, with the fields that its `init` decides taken over from there.
 
     Args:
         values: the config as nested dictionaries.
         explicit: fields that were given on the command line, such as `model.size`.
 
     Raises:
-        ConfigError: there is no such run, or a field was given that it contradicts.
+        ConfigError: there is no such run, or a given field contradicts it.
     """
     result = copy.deepcopy(dict(values))
     if not result.get('init'):
         return result
-    run, binding = read_config(result['init']), _about(result['init'], _BINDING)
-    for field in (*binding, *_about(result['init'], _USUAL)):
+    run, binding = read_config(result['init']), _fields_of_parts(result['init'], _BINDING)
+    for field in (*binding, *_fields_of_parts(result['init'], _USUAL)):
         section, name = field.split('.')
         theirs, ours = run[section][name], result[section][name]
         if field not in explicit:
@@ -93,8 +94,8 @@ def inherit(values: Mapping[str, Any], explicit: Collection[str]) -> dict[str, A
 
 
 def check_inherited(values: Mapping[str, Any], run: Mapping[str, Any], path: str) -> None:
-    """Raises ConfigError where a config can't load a run: names the field, both values and the fix."""
-    for field in _about(path, _BINDING):
+    """Raises ConfigError if a config can't load a run; names the field and both values."""
+    for field in _fields_of_parts(path, _BINDING):
         section, name = field.split('.')
         theirs, ours = run[section][name], values[section][name]
         if not same(ours, theirs):
@@ -103,7 +104,7 @@ def check_inherited(values: Mapping[str, Any], run: Mapping[str, Any], path: str
             )
 
 
-def _about(run: str, fields: Mapping[str, str]) -> list[str]:
-    """Those fields that are about a part which is there."""
+def _fields_of_parts(run: str, fields: Mapping[str, str]) -> list[str]:
+    """The fields that belong to a part that the run, import or export has."""
     card = read_card(run)
     return [field for field, part in fields.items() if card is None or not part or part in card['parts']]

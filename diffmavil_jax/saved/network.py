@@ -1,4 +1,4 @@
-"""A saved network: opened the same way whether a run, an import or an export wrote it."""
+"""How a saved network is opened: the same way for a run, an import and an export."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class SavedNetwork:
     """The config and the parameters of a directory; parameters are read when they are first used.
 
     Attributes:
-        path: of the directory.
-        config: as it was written, but with an attention that this machine computes.
-        stored: as it was written.
+        path: the directory.
+        config: the stored config, but with an attention that this machine computes.
+        stored: the config as it was written.
         attention_reason: why that attention was chosen.
-        card: what an import or export says of itself; None for a run.
+        card: describes an import or an export; None for a run.
     """
 
     path: str
@@ -38,7 +38,7 @@ class SavedNetwork:
 
     @property
     def params(self) -> dict[str, Any]:
-        """Nested parameters on the host; their exponential moving average if the run kept one.
+        """Nested parameters on the host; their exponential moving average (EMA) if the run kept one.
 
         Raises:
             ConfigError: they can't be read.
@@ -51,7 +51,7 @@ class SavedNetwork:
         return self._loaded[1]
 
     def lacking(self, parts: Collection[str]) -> tuple[str, ...]:
-        """Which of these parts of a network, such as `encoder_audio`, are not there."""
+        """Those of the given parts, such as `encoder_audio`, that the network does not have."""
         missing = missing_parts(self.path)
         return tuple(part for part in parts if part in missing)
 
@@ -59,10 +59,10 @@ class SavedNetwork:
 def open_network(path: str | os.PathLike[str]) -> SavedNetwork:
     """Opens the directory of a run, an import or an export for this machine.
 
-    Parameters are not read, and need not be there, before they are used.
+    The parameters are not read here: a directory that has none fails when they are used.
 
     Raises:
-        ConfigError: there is no config in it.
+        ConfigError: the directory has no config that can be read.
     """
     stored = from_dict(read_config(path))
     compute, reason = for_this_machine(stored.compute)

@@ -1,4 +1,4 @@
-"""The parameters that a run, an import or an export has on disk."""
+"""How the parameters of a run, an import or an export are read from disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.saved import weights
 from diffmavil_jax.saved.inherit import read_card
 
-# What an import or an export may have or not.
+# The parts of a pretraining network; an import or an export may lack some.
 PARTS = (
     'encoder_audio',
     'encoder_video',
@@ -29,12 +29,13 @@ PARTS = (
 
 
 def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
-    """The newest parameters of a run, their average if it kept one, and the samples it had seen.
+    """The newest parameters of a run, an import or an export, and the samples that they were trained on.
 
-    Those of an import or an export likewise. Arrays are read to the host; nothing of the run is changed.
+    If a run kept an exponential moving average (EMA) of its parameters, the EMA is returned instead. Arrays
+    are read to the host; nothing in the directory is changed.
 
     Raises:
-        ConfigError: the run has no checkpoint that can be read.
+        ConfigError: no checkpoint can be read.
     """
     check_params(run)
     root = pathlib.Path(run).expanduser().absolute()
@@ -53,28 +54,28 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
 
 
 def check_params(run: str | os.PathLike[str]) -> None:
-    """Raises ConfigError where a directory has no parameters; whether they can be read is not looked at."""
+    """Raises ConfigError if a directory has no parameters; does not check that they can be read."""
     root = pathlib.Path(run).expanduser().absolute()
     if not (root / weights.FILE).exists() and not _checkpoints(root):
         raise ConfigError(f'{os.fspath(run)!r}: must be a run with parameters; it has no checkpoint.')
 
 
 def _checkpoints(root: pathlib.Path) -> list[int]:
-    """Samples seen of each, the newest first."""
+    """The samples seen at each checkpoint, the newest first."""
     return sorted((int(p.name) for p in (root / 'checkpoints').glob('*') if p.name.isdigit()), reverse=True)
 
 
 def missing_parts(run: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Parts of a network that an import or export does not have.
+    """The parts of a network that an import or an export lacks.
 
-    A run has all that it needs, so that none are missing from it, nor from what is not there: ''.
+    None are missing from a run, which has all the parts that it needs, nor where `run` is empty.
     """
     card = read_card(run) if run else None
     return () if card is None else tuple(part for part in PARTS if part not in card['parts'])
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    # Not a Checkpointer, which warns that what CheckpointStore writes has no metadata of its own.
+    # A Checkpointer would warn that what CheckpointStore writes has no metadata of its own.
     handler = ocp.PyTreeCheckpointHandler()
     saved = handler.metadata(epath.Path(path)).tree
     name = 'average' if saved.get('average') else 'params'

@@ -18,11 +18,11 @@ from diffmavil_jax.training.state import TrainState
 
 
 def load_for(config: Config, modalities: Collection[str]) -> dict[str, Any]:
-    """The parameters that a config starts from, with stored positions for its own clips.
+    """The parameters that a config starts from, with stored positions fitted to its own clips.
 
     Args:
-        config: the run that starts.
-        modalities: that it has encoders of; see `check_start`.
+        config: of the run that starts; `check_start` has accepted it.
+        modalities: those that the run has encoders for.
 
     Raises:
         ConfigError: they can't be read.
@@ -36,7 +36,7 @@ def load_for(config: Config, modalities: Collection[str]) -> dict[str, Any]:
 
 
 def check_start(config: Config, modalities: Collection[str]) -> None:
-    """Raises ConfigError where a config can't start from its `init`; the parameters are not read yet."""
+    """Raises ConfigError if a config can't start from its `init`; does not read the parameters yet."""
     if config.init:
         check_inherited(to_dict(config), read_config(config.init), config.init)
     if config.loaded:
@@ -45,7 +45,7 @@ def check_start(config: Config, modalities: Collection[str]) -> None:
 
 
 def _check_positions(config: Config, modalities: Collection[str]) -> None:
-    """Stored positions have to fit, or may be interpolated."""
+    """Raises ConfigError if stored positions do not fit and may not be interpolated."""
     if config.finetune.positions == 'interpolate':
         return
     for part, (old, new) in _grids(config, modalities).items():
@@ -59,7 +59,7 @@ def _check_positions(config: Config, modalities: Collection[str]) -> None:
 
 
 def _grids(config: Config, modalities: Collection[str]) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The grid that stored positions are for and the one that the config needs, of each encoder there is."""
+    """By encoder: the grid that its stored positions are for, and the grid that the config needs."""
     if config.model.positions != 'stored' or not config.loaded:
         return {}
     network = open_network(config.loaded)
@@ -72,23 +72,23 @@ def _grids(config: Config, modalities: Collection[str]) -> dict[str, tuple[tuple
 
 
 def new_parts(config: Config, parts: Collection[str]) -> str:
-    """Which of these begin new, in a sentence; empty if none do."""
+    """A sentence that names the parts which start from random values; empty if there are none."""
     return f'Not in {config.loaded}, and so new: {", ".join(parts)}.' if parts else ''
 
 
 def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, ...], run: str) -> TrainState:
-    """The state with loaded parameters in place of its own, and of its average's; see `filled_in`."""
+    """The state with loaded parameters, which its EMA starts from as well; see `filled_in`."""
     params = filled_in(state.params, loaded, new=new, run=run)
-    average = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
-    return dataclasses.replace(state, params=params, average=average)
+    ema = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
+    return dataclasses.replace(state, params=params, average=ema)
 
 
 def filled_in(params: Any, loaded: Mapping[str, Any], *, new: tuple[str, ...] = (), run: str) -> Any:
-    """Loaded parameters in place of some, with their dtypes and shardings.
+    """Parameters with loaded values, in the dtypes and shardings that they have.
 
     Args:
-        params: freshly initialised.
-        loaded: parameters by name.
+        params: initialised parameters, nested.
+        loaded: parameters to take, nested by the same names.
         new: name prefixes of the parameters that keep their initial values.
         run: where the parameters are from, for messages.
 

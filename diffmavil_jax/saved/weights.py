@@ -1,4 +1,4 @@
-"""Weights that are not a run: a directory with config.json, card.json and one file of float32 parameters."""
+"""What an import or an export is on disk: config.json, card.json and one file of float32 parameters."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FILE = 'model.safetensors'  # names joined by '/'
 
 
 def open_output(path: str | os.PathLike[str], *, overwrite: bool) -> pathlib.Path:
-    """A new directory; with `overwrite`, what is there is moved to a sibling first.
+    """Makes a directory; with `overwrite`, what is there is first moved to a sibling directory.
 
     Raises:
-        ConfigError: something is there, or it can't be written.
+        ConfigError: the directory is not empty, or it can't be written.
     """
     root = pathlib.Path(path).expanduser().absolute()
     try:
@@ -52,7 +52,7 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, Any]) -> None:
 
 
 def write_description(root: pathlib.Path, config: Config, card: Mapping[str, Any]) -> None:
-    """Writes card and config; the config last, because it is what makes a directory loadable."""
+    """Writes the card, then the config, which makes the directory loadable."""
     write_card(root, card)
     write_json(root / 'config.json', to_dict(config))
 
@@ -66,7 +66,7 @@ def read_params(root: pathlib.Path) -> dict[str, Any]:
     """The nested parameters that `write_params` wrote.
 
     Raises:
-        ConfigError: they can't be read.
+        ConfigError: the file can't be read.
     """
     try:
         return traverse_util.unflatten_dict(safetensors.numpy.load_file(root / FILE), sep='/')

@@ -1,4 +1,4 @@
-"""A run's directory: made once, resumed with the same config only, never overwritten silently."""
+"""How a run gets its directory: a new one, or its own to resume in, but never that of another run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffmavil_jax.config.renamed import with_new_names
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError, difference, filled
 
-# Sections and fields that don't change what is learned: a run may resume with others.
+# Sections and fields that don't change what is learned: a run may resume with other values of them.
 _FREE = (
     'config.parallel',
     'config.checkpoint',
@@ -34,7 +34,7 @@ _PACKAGES = ('diffmavil-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoin
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """The directory of a run, and whether a run was there before."""
+    """The directory of a run, and whether the run was there before."""
 
     path: pathlib.Path
     resumed: bool
@@ -44,10 +44,10 @@ def open_workdir(path: str | os.PathLike[str], config: Config, *, overwrite: boo
     """Prepares a directory for a run of this config.
 
     A directory that holds a run of the same config is resumed. With `overwrite`, what it
-    holds is moved to a sibling directory first.
+    holds is first moved to a sibling directory.
 
     Raises:
-        ConfigError: where the directory can't be written, or holds a run of another config.
+        ConfigError: the directory can't be written, or holds a run of another config.
     """
     if '://' in os.fspath(path):
         raise ConfigError(
@@ -80,7 +80,7 @@ def join_workdir(path: str | os.PathLike[str]) -> Workdir:
     """The directory of a run that another process has opened.
 
     Raises:
-        ConfigError: it can't be seen from here.
+        ConfigError: this host does not see the directory.
     """
     root = pathlib.Path(path).expanduser().absolute()
     if not (root / 'config.json').exists():
@@ -92,7 +92,11 @@ def join_workdir(path: str | os.PathLike[str]) -> Workdir:
 
 
 def write_environment(root: pathlib.Path, device: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the versions, the platform and the device beside the run; one line for each start."""
+    """Appends the versions, the platform and the device to environment.jsonl, a line for each start.
+
+    Returns:
+        What was written.
+    """
     versions = {name: _version(name) for name in _PACKAGES}
     environment = {
         'python': platform.python_version(),

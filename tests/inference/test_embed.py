@@ -317,7 +317,7 @@ class TestSaved:
         }  # fmt: skip
 
     @pytest.mark.parametrize(
-        ('name', 'message'), [('x.csv', 'must end in .npz or .parquet'), ('no/x.npz', 'that is there')]
+        ('name', 'message'), [('x.csv', 'must end in .npz or .parquet'), ('no/x.npz', 'that exists')]
     )
     def test_another_file_is_an_error(self, embeddings, tmp_path, name, message):
         with pytest.raises(ConfigError, match=message):

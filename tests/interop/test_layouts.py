@@ -231,7 +231,9 @@ class TestMavil:
         assert 'fusion' not in card['parts'] and not card['source']['keys_left_out']
 
     def test_another_number_of_frames_is_refused(self, save, tmp_path):
-        with pytest.raises(ConfigError, match='8 positions, which are no square picture at each of 4 times'):
+        with pytest.raises(
+            ConfigError, match='8 positions, which do not make a square picture at each of 4 times'
+        ):
             imported(save(self.STATE), 'mavil', tmp_path, frames=8)
         with pytest.raises(ConfigError, match='--frames=3: must be a multiple of the 2 of a tubelet'):
             imported(save(self.STATE), 'mavil', tmp_path, frames=3)

@@ -73,7 +73,7 @@ class Anything:
 
 def test_a_pickle_that_is_not_plain_tensors_is_refused(torch, tmp_path):
     torch.save({'model': {'a': torch.ones(2)}, 'extra': Anything()}, tmp_path / 'pickle.pth')
-    with pytest.raises(ConfigError, match='pickle.pth: holds something else than plain tensors'):
+    with pytest.raises(ConfigError, match='pickle.pth: holds something other than plain tensors'):
         StateDict(tmp_path / 'pickle.pth')
 
 
