@@ -45,7 +45,6 @@ class CheckpointStore:
         keep_latest: how many of the newest are always kept.
         keep_best: how many of the best by `best_metric` are kept besides.
         best_metric: the name in `save`'s metrics that ranks checkpoints; None ranks nothing.
-        lower_is_better: whether a small `best_metric` is a good one.
     """
 
     def __init__(
@@ -55,12 +54,10 @@ class CheckpointStore:
         keep_latest: int,
         keep_best: int,
         best_metric: str | None,
-        lower_is_better: bool = False,
     ) -> None:
         if keep_latest < 1:
             raise ValueError(f'keep_latest = {keep_latest}: must be at least 1.')
         self._best_metric = best_metric
-        self._sign = -1.0 if lower_is_better else 1.0
         self._scores: dict[int, float] = {}
         self._unreadable: set[int] = set()
         self._failure = ''
@@ -263,7 +260,7 @@ class CheckpointStore:
     def _add_score(self, samples: int, metrics: Mapping[str, float]) -> None:
         value = metrics.get(self._best_metric, math.nan) if self._best_metric else math.nan
         if not math.isnan(value):
-            self._scores[samples] = self._sign * value
+            self._scores[samples] = value
 
     def _read_score(self, samples: int) -> None:
         try:

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from io import FileIO
 from typing import Any
 
-import numpy as np
 from absl import logging
-from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
@@ -39,7 +37,6 @@ class MetricsWriter:
         path = pathlib.Path(workdir) / 'metrics.jsonl'
         path.parent.mkdir(parents=True, exist_ok=True)
         self._last = _repair(path)
-        self._resumed_at = self._last
         self._file: FileIO = path.open('ab', buffering=0)
         self._synced = time.monotonic()
         events = path.parent / 'tensorboard'
@@ -47,11 +44,6 @@ class MetricsWriter:
         # Not SummaryWriter: its queue is not emptied by flush, and a kill loses what waits in it. The
         # suffix, because a second file of the same second would overwrite the first.
         self._events = EventsWriter(str(events / 'events'), f'.{time.time_ns()}')
-
-    @property
-    def last_samples(self) -> int:
-        """The sample count of the last line, -1 if there is none."""
-        return self._last
 
     def write(self, samples: int, values: Mapping[str, float]) -> bool:
         """Writes one line and its scalars.
@@ -73,21 +65,14 @@ class MetricsWriter:
         numbers = {name: float(value) for name, value in values.items()}
         try:
             for name, number in numbers.items():
-                self._add_event(samples, summary.scalar(name, number))
+                scalar = summary.scalar(name, number)
+                self._events.write_event(Event(wall_time=time.time(), step=samples, summary=scalar))
             # Events first: a kill in between leaves one twice, the other way round it would be lost.
             self._events.flush()
             self._append(_line(samples, numbers))
         except OSError as error:
             logging.warning('The metrics at clip %d could not be written: %s', samples, error)
         self._last = samples
-        return True
-
-    def image(self, name: str, samples: int, array: UInt8[np.ndarray, 'h w 3']) -> bool:
-        """Adds a picture to TensorBoard, unless the run wrote it before it was resumed."""
-        if samples <= self._resumed_at:
-            return False
-        self._add_event(samples, summary.image(name, np.asarray(array), dataformats='HWC'))
-        self._events.flush()
         return True
 
     def close(self) -> None:
@@ -98,9 +83,6 @@ class MetricsWriter:
             self._events.close()
         except OSError as error:
             logging.warning('The last TensorBoard events could not be written: %s', error)
-
-    def _add_event(self, samples: int, content: Any) -> None:
-        self._events.write_event(Event(wall_time=time.time(), step=samples, summary=content))
 
     def _append(self, line: bytes) -> None:
         begin = self._file.seek(0, os.SEEK_END)
