@@ -206,7 +206,7 @@ def torch_step(model: TorchAutoencoder, batch: Batch) -> Callable[[], float]:
 
 
 def serve_ours(pipe: Connection, sizes: Sizes, batch: Batch) -> None:
-    """Ours in a process of its own: sends its parameters, then times as many steps as it is asked to."""
+    """Ours in a process of its own: sends its parameters, then times as many steps as the other side says."""
     keep_freed_memory()  # as main.py does
     model = OurAutoencoder(sizes)
     params = nn.unbox(model.init(jax.random.key(0), *batch)['params'])

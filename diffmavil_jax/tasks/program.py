@@ -43,7 +43,7 @@ class Program:
 
 
 def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
-    """Objective and optimizer as the steps of all buckets; the mesh may be of devices that are not here."""
+    """Objective and optimizer as the steps of all buckets; the mesh may be of devices that are not attached."""
     schedule = learning_rate(config.optimizer, plan.total_samples)
 
     def init_params(key: jax.Array) -> tuple[Any, Any]:
