@@ -43,7 +43,7 @@ class Program:
 
 
 def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
-    """Objective and optimizer as the steps of all buckets; the mesh may be of devices that are not attached."""
+    """Objective and optimizer as the steps of all buckets; the devices of the mesh need not be attached."""
     schedule = learning_rate(config.optimizer, plan.total_samples)
 
     def init_params(key: jax.Array) -> tuple[Any, Any]:
