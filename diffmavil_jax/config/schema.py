@@ -152,12 +152,3 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         ConfigError: for an unknown field, a value of a wrong type, or one that is not allowed.
     """
     return tree.build(Config, renamed.with_new_names(values), 'config')
-
-
-def from_saved(values: Mapping[str, Any]) -> Config:
-    """Builds a Config from what a run wrote: fields that came later have their defaults.
-
-    Raises:
-        ConfigError: see `from_dict`.
-    """
-    return from_dict(tree.filled(renamed.with_new_names(values), to_dict(Config())))

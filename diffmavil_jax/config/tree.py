@@ -71,41 +71,6 @@ def field_type(cls: type, path: str) -> str:
     return _type_name(kind)
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = 'config') -> list[str]:
-    """The fields in which two nested dictionaries differ, one line each."""
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        here = f'{path}.{key}'
-        if isinstance(old.get(key), Mapping) and isinstance(new.get(key), Mapping):
-            lines += difference(old[key], new[key], here)
-        elif (key in old) != (key in new) or not same(old[key], new[key]):
-            before, after = (spelled(values.get(key, 'absent')) for values in (old, new))
-            lines.append(f'{here}: {before!r} -> {after!r}')
-    return lines
-
-
-def filled(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values as they were written, with the default of each field that came later."""
-    result = {**defaults, **values}
-    return {
-        name: filled(values.get(name, {}), defaults[name])
-        if isinstance(defaults.get(name), Mapping)
-        else value
-        for name, value in result.items()
-    }
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two values of a field are equal; a list may be a tuple, or a text with commas."""
-    if isinstance(one, str) and isinstance(other, (list, tuple)):
-        return bool(','.join(part.strip() for part in one.split(',') if part.strip()) == spelled(other))
-    return _as_list(one) == _as_list(other)
-
-
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _no_such_field(path: str, name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f' Did you mean {path}.{close[0]}?' if close else f' Known: {", ".join(known)}.'

@@ -13,8 +13,9 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from diffmavil_jax.config.schema import from_saved, to_dict
-from diffmavil_jax.config.tree import ConfigError, same
+from diffmavil_jax.config.schema import to_dict
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.saved.written_config import from_saved, same
 
 # Fields that must have the loaded network's value, each with the part of the network that it belongs to;
 # '' is any part.

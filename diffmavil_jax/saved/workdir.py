@@ -14,7 +14,8 @@ from typing import Any
 from diffmavil_jax.atomic import set_aside, write_json
 from diffmavil_jax.config.renamed import with_new_names
 from diffmavil_jax.config.schema import Config, to_dict
-from diffmavil_jax.config.tree import ConfigError, difference, filled
+from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.saved.written_config import difference, filled
 
 # Sections and fields that don't change what is learned: a run may resume with other values of them.
 _FREE = (

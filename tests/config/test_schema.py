@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diffmavil_jax.config.schema import Config, field_type, from_dict, to_dict
-from diffmavil_jax.config.tree import ConfigError, difference
+from diffmavil_jax.config.tree import ConfigError
 
 
 def nested(path: str, value) -> dict:
@@ -297,24 +297,3 @@ def test_derived_shapes_at_paper_scale():
     assert (config.audio.grid, config.audio.num_tokens, config.audio.patch_dim) == ((64, 8), 512, 256)
     assert (config.video_grid, config.video_tokens, config.video.patch_dim) == ((4, 14, 14), 784, 1536)
     assert config.data.num_samples == 160_000
-
-
-def test_difference_lists_each_field_once():
-    old = to_dict(Config())
-    new = to_dict(build(seed=3, batch__size=64, model__size='S'))
-    assert difference(old, new) == [
-        'config.batch.size: 512 -> 64',
-        "config.model.size: 'B' -> 'S'",
-        'config.seed: 0 -> 3',
-    ]
-    assert difference(old, old) == []
-
-
-def test_difference_takes_a_list_for_a_tuple_and_names_what_is_absent():
-    old = to_dict(Config())
-    assert difference(json.loads(json.dumps(old)), old) == []
-    assert difference({'a': 1}, {'b': {'c': None}}) == [
-        "config.a: 1 -> 'absent'",
-        "config.b: 'absent' -> {'c': None}",
-    ]
-    assert difference({}, {'c': None}) == ["config.c: 'absent' -> None"]
