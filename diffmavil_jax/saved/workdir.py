@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffmavil_jax.atomic import set_aside, write_json
-from diffmavil_jax.config.renamed import with_new_names
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.saved.written_config import difference, filled
+from diffmavil_jax.saved.written_config import changes
 
 # Sections and fields that don't change what is learned: a run may resume with other values of them.
 _FREE = (
@@ -117,7 +116,7 @@ def _check_same(saved: pathlib.Path, config: Config, path: str | os.PathLike[str
         raise ConfigError(
             f'{saved}: is not readable as JSON; --overwrite starts anew, keeping it aside.'
         ) from None
-    lines = difference(filled(with_new_names(old), to_dict(Config())), to_dict(config))
+    lines = changes(old, config)
     for line in lines:
         if line.startswith('config.data.path:'):
             print(f'Other data than before: {line}')

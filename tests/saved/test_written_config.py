@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diffmavil_jax.config.schema import Config, from_dict, to_dict
-from diffmavil_jax.saved.written_config import difference, from_saved
+from diffmavil_jax.saved.written_config import changes, difference, from_saved
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,30 @@ def test_lists_that_were_texts(text, value):
     config = from_saved(written)
     assert (config.data.path, config.data.folder) == (value, text)
     assert from_saved(json.loads(json.dumps(to_dict(config)))) == config
+    assert changes(written, config) == []
 
 
-def test_a_run_of_before_is_the_same_run():
+def test_weights_that_were_a_text_are_the_same_numbers():
+    written = to_dict(Config())
+    written['data'] |= {'source': 'tfds', 'path': 'a, b', 'weights': '2.0, .5'}
+    assert changes(written, from_dict({'data': {'source': 'tfds', 'path': 'a, b', 'weights': '2,0.5'}})) == []
+    other = from_dict({'data': {'source': 'tfds', 'path': 'a, b', 'weights': (2.0, 0.25)}})
+    assert changes(written, other) == ["config.data.weights: '2,0.5' -> '2,0.25'"]
+
+
+def test_a_field_that_is_not_known_here_is_a_difference():
+    assert changes(to_dict(Config()) | {'temper': 3}, Config()) == ["config.temper: 3 -> 'absent'"]
+
+
+@pytest.mark.parametrize('unroll', [1, 4])
+def test_a_run_of_before_is_the_same_run(unroll):
     old = to_dict(Config())
     compute = old.pop('compute')
-    old['model'] |= compute | {'remat': False}
+    old['model'] |= compute | {'remat': False, 'scan_unroll': unroll}
     old['batch']['parts'] = old['batch'].pop('microbatches')
     old['data'] |= {'train_split': 'train', 'path': ''}
     assert from_saved(old) == Config()
-    assert difference(to_dict(from_saved(old)), to_dict(Config())) == []
+    assert changes(old, Config()) == []
 
 
 def test_difference_lists_each_field_once():
