@@ -5,9 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -23,74 +21,10 @@ from diffmavil_jax.inference.embed import Model, Progress
 from diffmavil_jax.models.frontend import pixels, spectrogram
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.models.pretraining import PretrainingModel
-from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
-from diffmavil_jax.saved.params import load_params
-from diffmavil_jax.saved.weights import write_description, write_params
-from diffmavil_jax.tasks.pretraining import clip_shapes
-from tests.data.film import grey, tone_from, write
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 KINDS = ('audio', 'video', 'fused')
 MEDIA = pathlib.Path(__file__).parents[1] / 'data' / 'media'
-
-
-@pytest.fixture(scope='module')
-def config(tiny):
-    """What a run writes: the demo's front end pads before it normalises."""
-    return tiny(audio={'num_frames': 112})
-
-
-@pytest.fixture(scope='module')
-def run(config, tmp_path_factory):
-    """The directory of a network with random parameters, as an import or an export is."""
-    objective = PretrainingObjective(config)
-    batch = {
-        name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in clip_shapes(config, KINDS[:2]).items()
-    }
-    counts = {'audio': TokenCounts(1, 1), 'video': TokenCounts(1, 1)}
-    rng = np.random.default_rng(0)
-    shapes = nn.unbox(jax.eval_shape(lambda: objective.init(jax.random.key(0), batch, counts)))['params']
-
-    def draw(path, leaf):
-        noise = rng.standard_normal(leaf.shape).astype(np.float32)
-        scales = path[-1].key == 'scale'
-        return np.ones_like(noise) if scales else 0 * noise if 'norm' in path[0].key else 0.05 * noise
-
-    root = tmp_path_factory.mktemp('pretrained')
-    write_params(root, jax.tree_util.tree_map_with_path(draw, shapes))
-    write_description(root, config, {'parts': list(shapes)})
-    return str(root)
-
-
-@pytest.fixture(scope='module')
-def model(run):
-    return diffmavil_jax.load(run)
-
-
-@pytest.fixture(scope='module')
-def params(run):
-    return load_params(run)[0]
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    """A film of 2.5 s, a sound of 1 s, silent pictures of 1 s, and no film at all."""
-    root = tmp_path_factory.mktemp('media')
-    write(root / 'film.mkv', [grey(i % 20) for i in range(20)], tone_from(0, 2.5))
-    write(root / 'sound.mkv', sound=tone_from(0.2, 1.0))
-    write(root / 'pictures.mkv', [grey(i) for i in range(8)])
-    (root / 'zbroken.mp4').write_text('no film')
-    return root
-
-
-@pytest.fixture(scope='module')
-def files(folder):
-    return [str(folder / f'{name}.mkv') for name in ('film', 'sound', 'pictures')]
-
-
-@pytest.fixture(scope='module')
-def embeddings(model, files):
-    return model.embed(files, workers=1)
 
 
 def reference(config, params, waveform, frames):
@@ -285,43 +219,6 @@ def test_a_classifier_is_refused(config, tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(to_dict(from_dict(values))))
     with pytest.raises(ConfigError, match=r'is a classifier: .* such as the one it began with \(RUN\)'):
         diffmavil_jax.load(tmp_path)
-
-
-class TestSaved:
-    def test_npz(self, embeddings, tmp_path):
-        embeddings.save(tmp_path / 'x.npz')
-        saved = np.load(tmp_path / 'x.npz', allow_pickle=False)
-        assert set(saved) == {'ids', 'start_s', 'end_s', 'has_audio', 'has_video', *KINDS}
-        assert saved['ids'].tolist() == embeddings.ids
-        for name in ('start_s', 'end_s', 'has_audio', 'has_video', *KINDS):
-            np.testing.assert_array_equal(saved[name], getattr(embeddings, name))
-            assert np.isfinite(saved[name]).all()
-        assert [path.name for path in tmp_path.iterdir()] == ['x.npz']
-
-    @pytest.mark.parametrize('pool', ['mean', 'tokens'])
-    def test_parquet(self, model, files, pool, tmp_path):
-        embeddings = model.embed(files, pool=pool, workers=1)
-        embeddings.save(tmp_path / 'x.parquet')
-        table = pyarrow.parquet.read_table(tmp_path / 'x.parquet').to_pydict()
-        assert table['ids'] == embeddings.ids and table['has_video'] == embeddings.has_video.tolist()
-        for kind in KINDS:
-            there = embeddings.has(kind)
-            assert [row is not None for row in table[kind]] == there.tolist()
-            rows = np.array([row for row in table[kind] if row is not None], np.float32)
-            np.testing.assert_array_equal(rows, getattr(embeddings, kind)[there])
-
-    def test_what_no_row_has_is_left_out(self, model, files, tmp_path):
-        model.embed(files[1], workers=1).save(tmp_path / 'x.npz')
-        assert set(np.load(tmp_path / 'x.npz')) == {
-            'ids', 'start_s', 'end_s', 'has_audio', 'has_video', 'audio',
-        }  # fmt: skip
-
-    @pytest.mark.parametrize(
-        ('name', 'message'), [('x.csv', 'must end in .npz or .parquet'), ('no/x.npz', 'that exists')]
-    )
-    def test_another_file_is_an_error(self, embeddings, tmp_path, name, message):
-        with pytest.raises(ConfigError, match=message):
-            embeddings.save(tmp_path / name)
 
 
 class TestCommand:
