@@ -1,4 +1,4 @@
-"""A small network, a few files, and their features."""
+"""A small network, a few files, and the features of those files."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from tests.data.film import grey, tone_from, write
 
 @pytest.fixture(scope='session')
 def config(tiny):
-    """What a run writes: the demo's front end pads before it normalises."""
+    """The spectrogram is longer than a clip, so that the front end pads: the demo's before it normalises."""
     return tiny(audio={'num_frames': 112})
 
 
@@ -55,7 +55,7 @@ def params(run):
 
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
-    """A film of 2.5 s, a sound of 1 s, silent pictures of 1 s, and no film at all."""
+    """A film of 2.5 s, a sound of 1 s, pictures of 1 s without sound, and a file that is no film."""
     root = tmp_path_factory.mktemp('media')
     write(root / 'film.mkv', [grey(i % 20) for i in range(20)], tone_from(0, 2.5))
     write(root / 'sound.mkv', sound=tone_from(0.2, 1.0))

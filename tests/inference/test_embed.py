@@ -1,7 +1,6 @@
-"""Features of files: those of training's front end and network, for any mixture of files and sizes."""
+"""Features of files equal those of the front end and network in training, for any mixture of files."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -24,7 +23,6 @@ from diffmavil_jax.models.pretraining import PretrainingModel
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
 KINDS = ('audio', 'video', 'fused')
-MEDIA = pathlib.Path(__file__).parents[1] / 'data' / 'media'
 
 
 def reference(config, params, waveform, frames):
@@ -82,7 +80,7 @@ def test_the_last_window_is_padded_by_the_front_end(model, config, params, files
     assert embeddings.start_s[2] == 2.0 and embeddings.end_s[2] == pytest.approx(2.5, abs=0.01)
     samples = round((embeddings.end_s[2] - 2.0) * 16_000)
     waveform, frames = media.decode(files[0], 1.5, model.clip)
-    # Half a second of sound alone, and the two pictures that there are, the second of them three times.
+    # Only half a second of sound, and the two pictures of that time, the second of them three times.
     late = reference(config, params, waveform[8_000 : 8_000 + samples], frames[[2, 3, 3, 3]])
     for kind in KINDS:
         np.testing.assert_allclose(getattr(embeddings, kind)[2], late[kind], atol=1e-4)  # another resampling
@@ -123,7 +121,7 @@ def test_encoders_without_fusion_and_norms_have_features_of_their_own(model, con
     apart = Model(config, {name: params[name] for name in ('encoder_audio', 'encoder_video')})
     embeddings = apart.embed(clips(model, 2))
     assert embeddings.fused is None
-    # The norms of a new network are plain ones as well.
+    # The norms of this network are plain ones as well.
     np.testing.assert_allclose(embeddings.video, model.embed(clips(model, 2)).video, atol=1e-5)
 
 
@@ -165,7 +163,7 @@ def test_bucket_sizes(batch_size, sizes):
     assert bucket_sizes(batch_size) == sizes
 
 
-def test_bad_files_are_listed_and_progress_is_told(model, folder, files):
+def test_bad_files_are_listed_and_progress_is_reported(model, folder, files):
     told = []
     paths = [files[0], folder / 'zbroken.mp4', files[1]]
     embeddings = model.embed(paths, workers=1, progress=told.append)
@@ -194,7 +192,7 @@ def test_arrays_of_another_shape_are_an_error(model, changes, message):
         model.embed(clips(model, 2) | changes)
 
 
-def test_arrays_lack_what_is_asked_for(model):
+def test_arrays_that_lack_a_modality_are_an_error(model):
     with pytest.raises(DataError, match='frames: must be uint8 .* there is none'):
         model.embed({'waveform': clips(model, 1)['waveform']}, 'both')
     with pytest.raises(DataError, match='must be waveform or frames'):

@@ -1,4 +1,4 @@
-"""The files that features are saved to: what is in them, and which can't be written."""
+"""Files of features have what was computed, and a file that can't be written is an error."""
 
 import numpy as np
 import pyarrow.parquet

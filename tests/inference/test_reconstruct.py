@@ -1,4 +1,4 @@
-"""`diffmavil reconstruct`: what is written of which files, and what can't be asked for."""
+"""`diffmavil reconstruct`: what it writes for which files, and which options it refuses."""
 
 import json
 import pathlib
@@ -24,7 +24,7 @@ from tests.data.film import grey, tone_from, write
 
 @pytest.fixture(scope='module')
 def make_run(tiny, make_pretrainer, tmp_path_factory):
-    """Makes the workdir of a run that has made no step yet."""
+    """Makes the workdir of a run that has made no step yet, with the parameters of its initialisation."""
 
     def make(**changes):
         config = tiny(**changes)
@@ -45,7 +45,7 @@ def run(make_run):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """A film of 2.5 s, a sound of 0.6 s, pictures without sound, silent ones, and no film at all."""
+    """A film of 2.5 s, a sound of 0.6 s, pictures without sound, pictures with silence, and no film."""
     root = tmp_path_factory.mktemp('media')
     write(root / 'film.mkv', [grey(i % 20) for i in range(20)], tone_from(0, 2.5))
     write(root / 'sound.mkv', sound=tone_from(0.0, 0.6))
@@ -154,7 +154,7 @@ def test_a_dropped_modality_is_hidden_wholly_and_the_other_seen(run, folder):
     )
 
 
-def test_a_short_sound_is_as_long_as_it_is(run, folder, tmp_path):
+def test_a_short_sound_keeps_its_length(run, folder, tmp_path):
     (written,) = reconstruct([str(folder / 'sound.mkv')], run, tmp_path, Options(drop='video'))
     (target,) = (path for path in written.files if path.name == 'sound_target.wav')
     assert len(wav(target)) == min(31, (9_600 - 400) // 160) * 160 + 400

@@ -1,4 +1,4 @@
-"""Networks of a directory, as the pretraining model builds them."""
+"""State dicts on disk, and the encoders of imports and exports."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from diffmavil_jax.saved.params import load_params
 
 @pytest.fixture(scope='session')
 def run_encoder():
-    """Makes the tokens of an encoder of a directory, after its pool norm, from patches."""
+    """Runs an encoder of a saved network on patches; returns its tokens after the pool norm."""
 
     def run(directory, modality, patches):
         model = PretrainingModel(from_dict(read_config(directory)))

@@ -1,4 +1,4 @@
-"""Random state dicts of other projects, and their forward passes in NumPy."""
+"""Random state dicts as other projects write them, and their forward passes in NumPy."""
 
 import numpy as np
 from scipy.special import erf
@@ -19,7 +19,7 @@ def norm(rng, name, width=WIDTH):
 
 
 def blocks(rng, prefix, count, norms=('',)):
-    """Of timm, with as many norms for each place as there are endings."""
+    """Blocks named as in timm; a block has its two norms once for each ending in `norms`."""
     state = {}
     for i in range(count):
         here = f'{prefix}.{i}'
@@ -42,7 +42,7 @@ def tokens(rng, *shape):
 
 
 def vit(channels, patch, count):
-    """As MAE and AudioMAE, with some of what their decoders have."""
+    """An encoder of MAE or AudioMAE, with a few parameters of a decoder."""
     rng = np.random.default_rng(channels)
     return {
         'cls_token': tokens(rng, 1, 1, WIDTH),
@@ -56,7 +56,7 @@ def vit(channels, patch, count):
 
 
 def cavmae():
-    """As CAV-MAE: 8 x 4 tokens of 16 x 16 values of sound, 2 x 2 of 8 x 8 of a picture."""
+    """The encoders of CAV-MAE: 8 x 4 tokens of 16 x 16 values of sound, 2 x 2 of 8 x 8 of a picture."""
     rng = np.random.default_rng(2)
     ends = ('', '_a', '_v')
     return {
@@ -77,7 +77,7 @@ def cavmae():
 
 
 def mavil():
-    """As AV-SUPERB's MAViL: 2 x 8 tokens of 16 x 16 values of sound, 2 x 2 x 2 of 2 x 8 x 8 of video."""
+    """MAViL in AV-SUPERB: 2 x 8 tokens of 16 x 16 values of sound, 2 x 2 x 2 of 2 x 8 x 8 of video."""
     rng = np.random.default_rng(3)
     return {
         'cls_token': tokens(rng, 1, 1, WIDTH),
@@ -125,8 +125,8 @@ def embedded(state, name, picture):
     kernel = weight.shape[2:]
     grid = [size // k for size, k in zip(picture.shape[2:], kernel, strict=True)]
     out = []
-    for place in np.ndindex(*grid):
-        part = picture[(..., *(slice(i * k, (i + 1) * k) for i, k in zip(place, kernel, strict=True)))]
+    for cell in np.ndindex(*grid):
+        part = picture[(..., *(slice(i * k, (i + 1) * k) for i, k in zip(cell, kernel, strict=True)))]
         axes = list(range(1, weight.ndim))
         out.append(np.tensordot(part, weight, axes=(axes, axes)) + state[f'{name}.bias'])
     return np.stack(out, axis=1)

@@ -1,4 +1,4 @@
-"""Exports: what is in them, what their card says, and that they are what the run was."""
+"""Exports: their parts, their card, and that they are the network of the run."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def run(make_run):
 
 
 def written_report(run, tmp_path, **summary):
-    """A copy of the run with a report of so many clips."""
+    """A copy of the run with a report whose summary has these entries."""
     copy = tmp_path / 'run'
     shutil.copytree(run, copy)
     (copy / 'report').mkdir()
@@ -83,7 +83,7 @@ def test_scores_of_other_parameters_are_not_taken(run, tmp_path, summary, remark
     assert card['licence'] == 'not stated'
 
 
-def test_nothing_is_overwritten_unless_asked(run, tmp_path, capsys):
+def test_nothing_is_overwritten_without_the_flag(run, tmp_path, capsys):
     out = tmp_path / 'out'
     assert main(['export', str(run), f'--output={out}']) == 0
     assert 'encoder_audio, encoder_video, fusion, fusion_norm' in capsys.readouterr().out
@@ -109,14 +109,14 @@ def test_a_broken_file_is_named(run, tmp_path):
 
 @pytest.mark.parametrize('class_token', [True, False])
 def test_the_files_for_timm_hold_the_same_network(make_run, run_encoder, tmp_path, class_token):
-    """In NumPy, as timm computes it; test_timm.py has timm itself."""
+    """Computed in NumPy as timm does; test_timm.py compares with timm itself."""
     run = make_run(model={'class_token': class_token})
     export(run, tmp_path / 'timm', 'timm', licence='', overwrite=False)
     frames = np.random.default_rng(0).normal(size=(2, 4, 16, 16, 3)).astype(np.float32)
     ours = run_encoder(run, 'video', patchify_video(frames, 2, 8))
     state = safetensors.numpy.load_file(tmp_path / 'timm' / 'video.safetensors')
     arguments = json.loads((tmp_path / 'timm' / 'video.json').read_text())
-    # The colours of two frames as channels, the two tubelets below each other.
+    # The colours of two frames are channels; the second tubelet is below the first.
     picture = np.concatenate(
         [np.concatenate([frames[:, t], frames[:, t + 1]], axis=-1) for t in (0, 2)], axis=1
     )

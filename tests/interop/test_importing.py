@@ -1,4 +1,4 @@
-"""`diffmavil import` as it is typed."""
+"""`diffmavil import` on the command line."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_what_is_wrong_is_named(file, tmp_path, capsys, flags, error):
     assert not (tmp_path / 'out').exists()
 
 
-def test_nothing_is_overwritten_unless_asked(file, tmp_path, capsys):
+def test_nothing_is_overwritten_without_the_flag(file, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'notes.txt').touch()
     command = ['import', '--layout=cavmae', file, f'--output={tmp_path / "out"}']

@@ -1,4 +1,4 @@
-"""Each layout against a forward pass of the project that it is from, and what a file may lack."""
+"""Each layout against a forward pass of its project, and files that lack parameters."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def channels_first(frames):
 
 
 def vit_tokens(state, tokens, layers='blocks', class_token='cls_token', positions='pos_embed'):
-    """As MAE, AudioMAE and MAViL: the class token has the first position."""
+    """A forward pass as in MAE, AudioMAE and MAViL: the class token has the first position."""
     positions = state[positions]
     first = np.broadcast_to(state[class_token] + positions[:, :1], (len(tokens), 1, reference.WIDTH))
     x = np.concatenate([first, tokens + positions[:, 1:]], axis=1)
@@ -89,7 +89,7 @@ class TestMae:
 
     def test_the_positions_of_sound_are_a_pictures_interpolated(self, save, tmp_path):
         torch = pytest.importorskip('torch', reason='its bicubic interpolation is the reference')
-        # Smooth, for PyTorch's kernel is another (a = -0.75); 128 x 16 patches of 8.
+        # Smooth, because PyTorch's bicubic kernel is another (a = -0.75). There are 128 x 16 patches of 8.
         smooth = sincos_table((3, 3), reference.WIDTH, 0.1)
         state = self.STATE | {'pos_embed': np.concatenate([np.zeros_like(smooth[:1]), smooth])[None]}
         directory, _ = imported(save(state), 'mae', tmp_path, modalities=('audio',))
@@ -137,7 +137,7 @@ class TestMae:
 class TestAudioMae:
     """Sixteen steps of time, eight bands, patches of 16."""
 
-    # The trap: positions are made for (8, 16), tokens are (16, 8).
+    # Positions were made for a grid of (8, 16), and tokens are (16, 8): only the stored order is right.
     TABLE = sincos_table((8, 16), reference.WIDTH)
     STATE = reference.vit(channels=1, patch=16, count=128) | {
         'pos_embed': np.concatenate([np.full((1, reference.WIDTH), 0.3), TABLE])[None]
@@ -166,7 +166,7 @@ class TestCavMae:
     STATE = reference.cavmae()
 
     def forward(self, picture, modality):
-        """Of [b c y x]: layers of its own, then the shared one with norms of its own (epsilon 1e-5)."""
+        """The pass of [b c y x] through three layers of its own and the shared one (epsilon 1e-5)."""
         x = reference.embedded(self.STATE, f'patch_embed_{modality}.proj', picture)
         x = x + self.STATE[f'pos_embed_{modality}'] + self.STATE[f'modality_{modality}']
         for i in range(3):

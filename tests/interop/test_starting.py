@@ -28,7 +28,7 @@ NEW = 'Not in {}, and so new: '
 
 @pytest.fixture(scope='module')
 def imports(tmp_path_factory):
-    """Directories of three layouts by name."""
+    """Imports of three layouts: directories by name."""
     folder = tmp_path_factory.mktemp('imports')
     for layout, state, options in (
         ('cavmae', reference.cavmae(), Options(frames=4, patch_frames=2)),
@@ -42,15 +42,15 @@ def imports(tmp_path_factory):
 
 
 def starting(tiny, directory, **changes):
-    """The tiny config with what it takes over from the directory."""
+    """The tiny config, with the fields that it takes over from the directory."""
     values = json.loads(json.dumps(to_dict(tiny(init=directory, **changes))))
     return from_dict(inherit(values, {'data.frame_size'} if 'data' in changes else set()))
 
 
 def started(config, tmp_path, devices=1, step=False):
-    """The task of a config, the parameters that it begins with and, with `step`, those after one step.
+    """The task of a config, the parameters that it starts from and, with `step`, those after one step.
 
-    Without a step, what begins new is zero, which nobody need compile.
+    Without a step, new parameters are zero, so that their initialisation need not be compiled.
     """
     plan, mesh = make_plan(config), make_mesh(config.parallel, jax.devices()[:devices])
     task = TASKS[config.objective](config, plan, open_sources(config), tmp_path)
@@ -80,7 +80,7 @@ def test_pretraining_from_both_encoders_begins_with_new_decoders_and_fusion(tiny
         encoder = before[f'encoder_{modality}']
         assert 'class_token' not in encoder
         stored = theirs[f'encoder_{modality}']['positions'][:tokens]
-        # Not by the gradient, and not by weight decay.
+        # Neither the gradient nor weight decay changes them.
         np.testing.assert_array_equal(encoder['positions'], stored)
         np.testing.assert_array_equal(after[f'encoder_{modality}']['positions'], stored)
         jax.tree.map(
@@ -141,7 +141,7 @@ def test_pictures_of_another_size_are_refused_likewise(tiny, imports, tmp_path):
 
 @pytest.fixture(scope='module')
 def dataset(tmp_path_factory, write_prepared):
-    """Two classes of noise."""
+    """A prepared dataset: noise, in two classes."""
     rng = np.random.default_rng(0)
 
     def example(i):
@@ -184,7 +184,7 @@ class TestFineTuning:
         np.testing.assert_array_equal(encoder['positions'], theirs['positions'][:16])
         jax.tree.map(np.testing.assert_array_equal, before['encoder_audio']['layers'], theirs['layers'])
         assert ('class_token' in encoder) == (layout == 'mavil')
-        # The head was zero, so that no gradient came through it: only weight decay moves the layers.
+        # The head was zero, so that no gradient passed through it: only weight decay moves the layers.
         assert np.abs(after['head']['kernel']).max() > 0
         mlp = [network['layers']['block']['mlp']['wide']['kernel'] for network in (theirs, encoder)]
         assert (np.abs(mlp[1]) < np.abs(mlp[0])).mean() > 0.99

@@ -1,4 +1,4 @@
-"""Files of other projects: what is read, and what is refused."""
+"""Files of other projects: which are read, and which are refused."""
 
 import argparse
 import builtins
@@ -68,7 +68,7 @@ def test_a_bare_state_dict_of_a_data_parallel_model_is_read(torch, tmp_path):
 
 
 class Anything:
-    """What a pickle could run code with."""
+    """A class whose pickle could run code."""
 
 
 def test_a_pickle_that_is_not_plain_tensors_is_refused(torch, tmp_path):

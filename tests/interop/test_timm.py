@@ -1,4 +1,4 @@
-"""Against timm's VisionTransformer with random weights, both ways."""
+"""Imports and exports against timm's VisionTransformer with random weights."""
 
 import json
 
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 
 
 def randomised(model):
-    """Every parameter moved away from its initial value, some of which are zero."""
+    """Moves every parameter away from its initial value, which may be zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in model.named_parameters():

@@ -1,4 +1,4 @@
-"""What a run takes over from the run that it starts from."""
+"""Which config fields a run takes over from the run that it starts from."""
 
 import json
 

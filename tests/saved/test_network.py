@@ -1,4 +1,4 @@
-"""`open_network`: one way to open what was saved, whoever opens it."""
+"""`open_network` opens what was saved, the same way for every consumer."""
 
 import dataclasses
 import json

@@ -72,7 +72,7 @@ def test_what_does_not_change_the_learning_may_change_between_starts(tmp_path, t
         data={'threads': 1, 'prefetch_batches': 1, 'cache_gb': 0.5, 'path': 'moved'},
     )
     assert open_workdir(tmp_path / 'run', free, overwrite=False).resumed
-    # One field that is not free, beside those that are: the only one that is listed.
+    # Among the fields that differ, only the one that may not is listed.
     with pytest.raises(ConfigError) as caught:
         open_workdir(tmp_path / 'run', tiny(parallel={'data': 1}, data={'seconds': 2.0}), overwrite=False)
     assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == [
@@ -81,7 +81,7 @@ def test_what_does_not_change_the_learning_may_change_between_starts(tmp_path, t
 
 
 def test_a_field_name_that_begins_like_a_free_one_is_not_free(tmp_path, tiny):
-    """`data.path` is free; nothing else of data that only starts so may slip through."""
+    """`data.path` may differ, but not a field whose name only begins with it."""
     open_workdir(tmp_path / 'run', tiny(), overwrite=False)
     saved = json.loads((tmp_path / 'run' / 'config.json').read_text())
     saved['data']['path_of_another_version'] = 1
