@@ -7,17 +7,18 @@ import jax
 import jaxtyping
 import numpy as np
 
-CHECKED = ('data', 'evaluation', 'inference', 'models', 'objectives', 'training')
-_ARRAY = re.compile(r'\b(Float|Int|UInt|Bool|Key)\d*\[')
+# The rooms that annotate arrays.
+CHECKED = ('data', 'evaluation', 'inference', 'interop', 'models', 'objectives', 'report', 'training')
+_ARRAY = re.compile(r'\b(Float|Int|UInt|Num|Bool|Shaped|Key)\d*\[')
 
 # NumPy's arrays may stand for JAX's, as they do in JAX itself.
 jaxtyping.Array = jax.Array | np.ndarray
 
 
 def check(function):
-    """Checks what is annotated as an array with a shape; tests may hand in stand-ins for all else.
+    """Checks arrays with an annotated shape, and nothing else: tests may pass stand-ins for the rest.
 
-    Constructors are left out: JAX rebuilds pytrees with other leaves than arrays.
+    Constructors are not checked: JAX rebuilds pytrees with leaves that are no arrays.
     """
     if function.__name__ == '__init__':
         return function
@@ -27,5 +28,5 @@ def check(function):
 
 
 def install():
-    """Rewrites the modules that are imported from now on."""
+    """Adds the check to every function of the rooms; only modules that are imported later have it."""
     jaxtyping.install_import_hook([f'diffmavil_jax.{room}' for room in CHECKED], 'tests.annotations.check')

@@ -7,7 +7,7 @@ import io
 
 import av
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -56,6 +56,6 @@ def to_mp4(frames: UInt8[np.ndarray, 'T h w 3'], seconds: float) -> bytes:
     return buffer.getvalue()
 
 
-def _enlarged(frames: Frames, factor: int) -> Frames:
+def _enlarged(frames: Frames, factor: int) -> Float[np.ndarray, 'T height width 3']:
     known = np.where(np.isfinite(frames), np.clip(frames, 0, 1), to_rgb(MASKED))
     return known.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -154,10 +155,9 @@ def _hidden(stages: Stages) -> str:
     return f'{100 * np.mean(~np.isfinite(stages.masked)):.0f} %'
 
 
-def _pick(frames: Frames, count: int) -> Frames:
+def _pick(frames: Frames, count: int) -> Float[np.ndarray, 'picked h w 3']:
     """`count` frames at even distances, from the first to the last."""
-    chosen: Frames = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
-    return chosen
+    return frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
 
 
 def _clip(
