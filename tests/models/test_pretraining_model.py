@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
-from diffmavil_jax.config.network import ModelConfig
+from diffmavil_jax.config.network import ComputeConfig, ModelConfig
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.encoders import Encoder
 from diffmavil_jax.models.pretraining import PretrainingModel, View
@@ -162,7 +162,7 @@ def test_decoder_kinds_are_chosen_for_each_modality():
 
 
 def test_bfloat16_computes_in_it_and_returns_float32(model):
-    half = Bound(with_model(dtype='bfloat16'))
+    half = Bound(dataclasses.replace(CONFIG, compute=ComputeConfig(dtype='bfloat16')))
     views = make_views()
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(half.shapes))
     for ours, exact in zip(jax.tree.leaves(half(views)), jax.tree.leaves(model(views)), strict=True):
