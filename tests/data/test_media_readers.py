@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.data import media
-from diffmavil_jax.data.media import decoding, pictures
+from diffmavil_jax.data.media import decoding, pictures, wanted_pictures
 from tests.data.film import MEDIA, SPEC, tone_from, write
 
-WANTED, ALL = pictures.WantedPictures, pictures.AllPictures
+WANTED, ALL = wanted_pictures.WantedPictures, pictures.AllPictures
 B_FRAMES = {'bf': '3'}
 
 

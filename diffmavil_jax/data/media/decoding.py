@@ -21,8 +21,9 @@ from diffmavil_jax.data.media.container import (
     seek,
 )
 from diffmavil_jax.data.media.packets import PREROLL_S
-from diffmavil_jax.data.media.pictures import AllPictures, PacketsDoNotTell, Pictures, WantedPictures
+from diffmavil_jax.data.media.pictures import AllPictures, PacketsDoNotTell, Pictures
 from diffmavil_jax.data.media.sound import SILENCE_PEAK, Sound
+from diffmavil_jax.data.media.wanted_pictures import WantedPictures
 
 Modality = Literal['audio', 'video']
 BOTH: tuple[Modality, ...] = ('audio', 'video')
