@@ -11,7 +11,7 @@ import pytest
 from av.stream import Disposition
 
 from diffmavil_jax.data import media
-from diffmavil_jax.data.media import container, decoding, pictures
+from diffmavil_jax.data.media import container, decoding, pictures, wanted_pictures
 from tests.data.film import (
     CODECS,
     MEDIA,
@@ -172,7 +172,8 @@ def test_limits_hold(tmp_path, monkeypatch):
         with pytest.raises(media.MediaError, match='unreadable: claims to last 2 s'):
             media.probe(path)
     with monkeypatch.context() as patch:
-        patch.setattr(pictures, 'MAX_DECODED_FRAMES', 5)
+        for reader in (pictures, wanted_pictures):
+            patch.setattr(reader, 'MAX_DECODED_FRAMES', 5)
         with pytest.raises(media.MediaError, match='unreadable: no keyframe in 5 frames'):
             media.decode(path, 0.0, SPEC)
     ribbon = write(tmp_path / 'b.mkv', [grey(0, 16, 640)] * 16, tone_from(0, 2))

@@ -21,10 +21,14 @@ def read(source, start_s, reader, spec=SPEC):
 def count_decoded(monkeypatch):
     """The packets that the fast reader decodes from now on, as a list that grows."""
     decoded = []
-    original = WANTED._decode
-    monkeypatch.setattr(
-        WANTED, '_decode', lambda self, packet, **kw: (decoded.append(packet), original(self, packet, **kw))
-    )
+    decoder = wanted_pictures._Decoder
+    original = decoder.decode
+
+    def decode(self, packet, **options):
+        decoded.append(packet)
+        return original(self, packet, **options)
+
+    monkeypatch.setattr(decoder, 'decode', decode)
     return decoded
 
 

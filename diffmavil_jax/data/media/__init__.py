@@ -1,9 +1,8 @@
-"""Reads one clip's sound and pictures out of a media file (PyAV, which bundles FFmpeg).
+"""Reads the sound and the pictures of one clip out of a media file, with PyAV, which bundles FFmpeg.
 
-Times are seconds from the beginning of the presentation, whatever the container's own
-clock starts at. What can't be used raises a MediaError that says why in a few words;
-nothing is repaired in silence. Where files are not trusted, `data.sandbox` does the same
-in processes of its own, with a time-out.
+Times are seconds from the beginning of the presentation, whatever the container's own clock starts at. A file
+or a clip that can't be used raises a MediaError that says why in a few words; nothing is repaired silently.
+For files that are not trusted, `data.sandbox` does the same in separate processes, with a time limit.
 """
 
 from diffmavil_jax.data.media.container import (

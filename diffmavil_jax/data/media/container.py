@@ -1,4 +1,4 @@
-"""Opens untrusted files within limits, chooses among their streams, and tells how long they last.
+"""Opens untrusted files within limits, chooses among their streams, and finds out how long they last.
 
 Files are opened from a file object or from bytes, with a whitelist of containers, so that no
 playlist makes FFmpeg open another file.
@@ -27,11 +27,11 @@ CONTAINERS = (
     'aac', 'aiff', 'asf', 'avi', 'caf', 'dv', 'flac', 'flv', 'ivf', 'matroska', 'mov', 'mp3', 'mpeg',
     'mpegts', 'mxf', 'nut', 'ogg', 'wav', 'webm',
 )  # fmt: skip
-# Their headers have none, or need not have one, and FFmpeg guesses it from the first bit rate it sees.
+# Their headers may state no duration, and FFmpeg then guesses it from the first bit rate that it sees.
 _WITHOUT_DURATION = ('aac', 'mp3')
 MAX_PIXELS = 8192 * 8192
 MAX_SECONDS = 24 * 3600.0
-# Larger than PyAV's own: each read is a call into Python.
+# Larger than PyAV's default, because each read is a call into Python.
 _BUFFER_BYTES = 1 << 17
 
 # A path, or the file's bytes.
@@ -44,10 +44,13 @@ class MediaError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class MediaInfo:
-    """What a file's headers tell.
+    """What the headers of a file say.
 
-    `duration_s` is how long all it has, sound and picture, lasts from the beginning of the
-    file; infinite claims and claims above MAX_SECONDS are errors.
+    Attributes:
+        duration_s: for how many seconds from the beginning all of its sound and pictures last.
+        has_audio: whether it has sound that can be decoded.
+        has_video: whether it has moving pictures that can be decoded.
+        container: FFmpeg's name of the format.
     """
 
     duration_s: float
@@ -60,7 +63,7 @@ def probe(source: Source) -> MediaInfo:
     """Reads a file's headers, and its packets where they give no duration. Decodes no clip.
 
     Raises:
-        MediaError: the file is unreadable, or beyond the limits above.
+        MediaError: the file is unreadable, or claims to last longer than MAX_SECONDS.
     """
     with open_container(source) as container:
         streams = [s for s in (best_video(container), best_audio(container)) if s is not None]
@@ -93,7 +96,7 @@ def open_container(source: Source) -> Iterator[InputContainer]:
                 yield container
     except MediaError:
         raise
-    # LookupError: PyAV's, where a damaged file claims another stream in its middle.
+    # PyAV raises a LookupError if a damaged file suddenly names another stream.
     except (
         av.FFmpegError, OSError, ValueError, RuntimeError, ArithmeticError, LookupError, MemoryError,
     ) as error:  # fmt: skip
@@ -102,7 +105,7 @@ def open_container(source: Source) -> Iterator[InputContainer]:
 
 
 def best_video(container: InputContainer) -> VideoStream | None:
-    """FFmpeg's choice among the moving pictures; cover art is none."""
+    """The stream of moving pictures that FFmpeg would choose. Cover art is not one."""
     still = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
     moving = [s for s in container.streams.video if s.codec_context and not s.disposition & still]
     if not moving:
@@ -115,19 +118,19 @@ def best_video(container: InputContainer) -> VideoStream | None:
 
 
 def best_audio(container: InputContainer) -> AudioStream | None:
-    """FFmpeg's choice among the sounds, with regard to the pictures chosen."""
+    """The stream of sound that FFmpeg would choose to go with the chosen pictures."""
     usable = [s for s in container.streams.audio if s.codec_context]
     best = container.streams.best('audio', related=best_video(container))
     return next((s for s in usable if best and s.index == best.index), usable[0] if usable else None)
 
 
 def origin(container: InputContainer) -> float:
-    """The container's time at which the presentation begins; before 0 there is only decoder delay."""
+    """When the presentation begins, on the container's clock. Before 0 there is only decoder delay."""
     return max(0.0, (container.start_time or 0) / av.time_base)
 
 
 def seek(container: InputContainer, stream: Stream, time: float) -> bool:
-    """Goes to the last keyframe at or before a time on the container's clock, if that can be done."""
+    """Goes to the last keyframe at or before a time on the container's clock. False if that can't be done."""
     if stream.time_base is None:
         return False
     try:
@@ -142,7 +145,7 @@ def _open_file(source: Source) -> io.FileIO | io.BytesIO:
         if not source:
             raise MediaError('unreadable: empty file')
         return io.BytesIO(source)
-    if not pathlib.Path(source).is_file():  # opening a pipe would wait for ever
+    if not pathlib.Path(source).is_file():  # opening a pipe would wait forever
         raise MediaError('unreadable: no such file')
     if not os.path.getsize(source):
         raise MediaError('unreadable: empty file')
@@ -154,7 +157,7 @@ def _refuse_other_files(url: str, flags: int, options: dict[str, str]) -> NoRetu
 
 
 def _duration(container: InputContainer, streams: list[VideoStream | AudioStream]) -> float:
-    """Until when all of the streams last; as far as the headers know it, or else the packets."""
+    """How long all of the streams last: what the headers say, or else what the packets say."""
     if container.format.name not in _WITHOUT_DURATION:
         ends = [end for end in map(_end, streams) if end is not None]
         if ends:
@@ -170,7 +173,7 @@ def _duration(container: InputContainer, streams: list[VideoStream | AudioStream
 
 
 def _end(stream: Stream) -> float | None:
-    """The end of a stream on the container's clock, where its header knows it."""
+    """The end of a stream on the container's clock, if its header states it."""
     if stream.duration is not None and stream.time_base is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     try:

@@ -1,4 +1,4 @@
-"""Turns a decoded frame into an upright square picture."""
+"""Turns a decoded frame into an upright, square picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffmavil_jax.data.media.container import MediaError
 
 MAX_ASPECT = 16
 
-# The same pixels on every CPU, and colour that is averaged as widely as brightness.
+# These give the same pixels on every CPU, and average colour as widely as brightness.
 _EXACT = (
     Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
@@ -35,7 +35,7 @@ class Converter:
         """Converts a frame into `out`.
 
         Raises:
-            MediaError: the frame is corrupt, or of an extreme shape.
+            MediaError: the frame is corrupt, or one side of it is more than MAX_ASPECT times the other.
         """
         if frame.is_corrupt:
             raise MediaError('unreadable: corrupt frame')
@@ -45,7 +45,7 @@ class Converter:
         scale = size / min(width, frame.height)
         method = _SHRINK if scale < 1 else _ENLARGE
         wide, high = max(size, round(width * scale)), max(size, round(frame.height * scale))
-        # Three planes: swscale has vector code for them, and takes half the time of interleaved RGB.
+        # Three planes: swscale has vector code for them, and takes half the time that interleaved RGB takes.
         image = self._reformatter.reformat(frame, wide, high, 'gbrp', interpolation=method, threads=1)
         top, left = (high - size) // 2, (wide - size) // 2
         turn = _upright(frame)
@@ -55,8 +55,8 @@ class Converter:
 
 
 def _upright(frame: VideoFrame) -> Callable[[UInt8[np.ndarray, 'h w']], UInt8[np.ndarray, 'h w']]:
-    """What the display matrix says: the nearest of the four turns, mirrored or not."""
-    # Not frame.side_data, which refers to the frame that refers to it: frames would pile up.
+    """Turns pixels as the display matrix says: by the nearest multiple of 90 degrees, mirrored or not."""
+    # Not frame.side_data: it and the frame refer to each other, so frames would pile up until a collection.
     data = SideDataContainer(frame)  # type: ignore[call-arg]
     if Type.DISPLAYMATRIX not in data:
         return lambda pixels: pixels

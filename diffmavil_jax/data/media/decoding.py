@@ -1,4 +1,4 @@
-"""Decodes one clip."""
+"""Decodes one clip of a media file: its sound, its pictures, or both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from diffmavil_jax.data.media.container import (
     seek,
 )
 from diffmavil_jax.data.media.packets import PREROLL_S
-from diffmavil_jax.data.media.pictures import AllPictures, PacketsDoNotTell, Pictures
+from diffmavil_jax.data.media.pictures import AllPictures, PacketsDoNotTell, PictureReader
 from diffmavil_jax.data.media.sound import SILENCE_PEAK, Sound
 from diffmavil_jax.data.media.wanted_pictures import WantedPictures
 
@@ -31,12 +31,12 @@ BOTH: tuple[Modality, ...] = ('audio', 'video')
 Waveform = Int16[np.ndarray, ' samples']
 Frames = UInt8[np.ndarray, 't h w 3']
 
-# Clips that begin later are reached by a seek, earlier ones by reading from the beginning.
+# Clips that begin later than this are reached by a seek, earlier ones by reading from the beginning.
 _SEEK_AFTER_S = 3.0
 
 
 class _SeekMissed(Exception):
-    """A seek landed after the wanted time, or failed."""
+    """A seek failed, or ended after the wanted time."""
 
 
 @overload
@@ -54,16 +54,16 @@ def decode(
 ) -> tuple[Waveform | None, Frames | None]:
     """Decodes the clip [start_s, start_s + spec.seconds).
 
-    Frame i is the one shown at start_s + (i + 0.5) * seconds / frames, with its pixel aspect
-    and rotation undone, its shorter side scaled to spec.frame_size, and its centre cut out.
-    Sound is mixed to mono; sample 0 is heard at start_s, and places without sound are zero.
-    A pure function of its arguments and the file, safe to call from many threads.
+    Frame i is the one shown at start_s + (i + 0.5) * seconds / frames. Its pixel aspect and rotation are
+    undone, its shorter side is scaled to spec.frame_size, and its centre is cut out. Sound is mixed to mono;
+    sample 0 is heard at start_s, and places without sound are zero. The result depends on the arguments and
+    the file alone, and many threads may call this at once.
 
     Args:
         source: a path, or the bytes of a file.
         start_s: seconds from the beginning of the presentation.
         spec: how long the clip is, and what is made of it.
-        modalities: what is wanted. Streams that are not are neither needed nor looked at.
+        modalities: what is wanted. The file need not have the other, which is not looked at.
 
     Returns:
         waveform: spec.num_samples samples at spec.sample_rate; None if audio is not wanted.
@@ -84,7 +84,7 @@ def decode(
 def _decode(
     source: Source, start_s: float, spec: ClipSpec, modalities: Collection[Modality]
 ) -> tuple[Waveform | None, Frames | None]:
-    """Tries the ways to the clip from the fastest to the one that always leads there."""
+    """Tries the ways to read the clip, from the fastest to the one that always works."""
     by_seek = start_s > _SEEK_AFTER_S
     for reader in (WantedPictures, AllPictures):
         try:
@@ -113,7 +113,7 @@ def _decode_by(
         if audio is None and 'audio' in modalities:
             raise MediaError('no audio')
         start = origin(container) + start_s
-        sinks: dict[int, Pictures | Sound] = {}
+        sinks: dict[int, PictureReader | Sound] = {}
         if video is not None:
             pictures = sinks[video.index] = reader(video, start, spec)
         if audio is not None:

@@ -1,8 +1,9 @@
-"""Picks the frames shown at evenly spaced times out of a stream of packets.
+"""What a reader of pictures is, and the thorough one, which decodes every frame.
 
-Two readers give the same pictures. `WantedPictures` knows from the times in the packets which
-frames will be shown, and decodes as little as it can. `AllPictures` decodes everything and picks
-by the times of the frames; it serves streams whose packets don't tell.
+A reader picks the frames shown at evenly spaced times out of a stream of packets. There are two, and they
+give the same pictures. `WantedPictures` knows from the times in the packets which frames will be shown, and
+decodes as little as it can. `AllPictures` decodes everything and picks by the times of the frames; it serves
+streams whose packets do not tell.
 """
 
 from __future__ import annotations
@@ -27,28 +28,50 @@ MAX_DECODED_FRAMES = 20_000
 _LOST_FRACTION = 0.25
 
 
-class Pictures(Protocol):
-    """Takes packets in the order of the file until all pictures of a clip are there."""
+class PictureReader(Protocol):
+    """Takes packets in the order of the file until it has all pictures of a clip."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Whether more packets would change nothing."""
+        ...
 
     @property
     def begins_late(self) -> bool:
         """Whether there is no frame at or before the first wanted time."""
         ...
 
-    def add(self, packet: Packet, *, after_seek: bool) -> None: ...
+    def add(self, packet: Packet, *, after_seek: bool) -> None:
+        """Takes the next packet, or the empty one that ends the stream.
 
-    def finish(self) -> UInt8[np.ndarray, 't h w 3']: ...
+        `after_seek`: what precedes the first decodable packet is no error.
+        """
+        ...
+
+    def finish(self) -> UInt8[np.ndarray, 't h w 3']:
+        """The pictures of the clip.
+
+        Raises:
+            MediaError: there are too few of them.
+        """
+        ...
 
 
 class PacketsDoNotTell(Exception):
-    """Which frames are shown when can't be known from these packets: decode all of them."""
+    """These packets don't tell which frames are shown at the wanted times: decode all of them."""
 
 
 class ClipPictures:
-    """What both readers share: the wanted times, and what of the clip must be there."""
+    """What both readers fill: the pictures of one clip, and the times at which they are shown.
+
+    Attributes:
+        start: of the clip, on the container's clock in seconds.
+        seconds: length of the clip.
+        times: when each picture is shown, on the container's clock in seconds.
+        frame_s: the usual time between frames of the stream.
+        convert: turns a frame into a picture.
+        pictures: uint8 [t h w 3], empty at first.
+    """
 
     def __init__(self, stream: VideoStream, start: float, spec: ClipSpec) -> None:
         stream.codec_context.thread_count = 1  # clips are decoded in parallel, not frames
@@ -60,7 +83,11 @@ class ClipPictures:
         self.pictures = np.empty(*spec.shapes['frames'])
 
     def check_length(self, first: float, end: float) -> None:
-        """Refuses pictures shown from `first` until `end` if they leave too much of the clip out."""
+        """Checks that pictures shown from `first` until `end` fill the clip.
+
+        Raises:
+            MediaError: they leave out more than PADDED_FRACTION of it.
+        """
         shown_s = min(end, self.start + self.seconds) - max(first, self.start)
         # Half a frame: what the rounding of times and an odd frame count may take.
         if shown_s + self.frame_s / 2 < (1 - PADDED_FRACTION) * self.seconds:
@@ -68,25 +95,25 @@ class ClipPictures:
 
 
 class AllPictures:
-    """Decodes all frames in order and picks by their times."""
+    """Decodes all frames in order and picks by their times (a PictureReader)."""
 
     def __init__(self, stream: VideoStream, start: float, spec: ClipSpec) -> None:
-        self._wanted = ClipPictures(stream, start, spec)
+        self._clip = ClipPictures(stream, start, spec)
         stream.codec_context.skip_frame = 'DEFAULT'
         self._picked = 0
         self._shown: VideoFrame | None = None
-        self._there: int | None = None  # where the picture of the frame shown is
+        self._place: int | None = None  # which picture the frame shown has become
         self._first = self._time = math.nan  # of the first frame, and of the frame shown
         self._decoded = 0
         self._packets_inside = self._frames_inside = 0
 
     @property
     def done(self) -> bool:
-        return self._picked == len(self._wanted.times)
+        return self._picked == len(self._clip.times)
 
     @property
     def begins_late(self) -> bool:
-        return not self._first <= self._wanted.times[0] + ROUNDING_S
+        return not self._first <= self._clip.times[0] + ROUNDING_S
 
     def add(self, packet: Packet, *, after_seek: bool) -> None:
         if packet.size and not packet.is_discard and packet.pts is not None:
@@ -98,13 +125,13 @@ class AllPictures:
     def finish(self) -> UInt8[np.ndarray, 't h w 3']:
         if self._shown is None:
             raise MediaError('too short: no picture there')
-        self._wanted.check_length(self._first, math.inf if self.done else self._time + self._shown_s())
+        self._clip.check_length(self._first, math.inf if self.done else self._time + self._shown_s())
         self._check_count()
         self._pick(math.inf)
-        return self._wanted.pictures
+        return self._clip.pictures
 
     def _add_frame(self, frame: VideoFrame) -> None:
-        time = frame.time if frame.time is not None else self._time + self._wanted.frame_s
+        time = frame.time if frame.time is not None else self._time + self._clip.frame_s
         if math.isnan(time):
             time = 0.0
         self._decoded += 1
@@ -114,32 +141,33 @@ class AllPictures:
         if self._shown is None:
             self._first, self._shown = time, frame
         self._pick(time)
-        self._shown, self._there, self._time = frame, None, time
+        self._shown, self._place, self._time = frame, None, time
 
     def _shown_s(self) -> float:
-        """For how long the last frame is shown."""
+        """How long the last frame is shown, in seconds."""
         frame = self._shown
         if frame is not None and frame.duration and frame.time_base is not None:
             return float(frame.duration * frame.time_base)
-        return self._wanted.frame_s
+        return self._clip.frame_s
 
     def _is_inside(self, time: float) -> bool:
-        return self._wanted.start <= time <= self._wanted.times[-1]
+        return self._clip.start <= time <= self._clip.times[-1]
 
     def _pick(self, until: float) -> None:
-        """Takes the frame shown for all wanted times before the next frame's."""
-        pictures = self._wanted.pictures
-        while not self.done and self._wanted.times[self._picked] + ROUNDING_S < until:
-            if self._there is None:
+        """Makes the frame shown the picture of all wanted times before `until`, when the next one begins."""
+        pictures = self._clip.pictures
+        while not self.done and self._clip.times[self._picked] + ROUNDING_S < until:
+            if self._place is None:
                 assert self._shown is not None
-                self._wanted.convert(self._shown, pictures[self._picked])
-                self._there = self._picked
+                self._clip.convert(self._shown, pictures[self._picked])
+                self._place = self._picked
             else:
-                pictures[self._picked] = pictures[self._there]
+                pictures[self._picked] = pictures[self._place]
             self._picked += 1
 
     def _check_count(self) -> None:
-        interlaced = self._shown is not None and self._shown.interlaced_frame  # may take two packets a frame
+        # An interlaced frame may take two packets.
+        interlaced = self._shown is not None and self._shown.interlaced_frame
         allowed = 0.5 + _LOST_FRACTION / 2 if interlaced else _LOST_FRACTION
         if self._packets_inside - self._frames_inside > max(1.0, allowed * self._packets_inside):
             raise MediaError(f'wrong frame count: {self._frames_inside} of {self._packets_inside}')

@@ -1,4 +1,4 @@
-"""Lays a stream of sound onto a clip's time axis: mono, resampled, silent where there is none."""
+"""The reader of sound: mono, resampled, and silent where the file has none."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.media.container import MediaError
 from diffmavil_jax.data.media.packets import PADDED_FRACTION, PREROLL_S, ROUNDING_S, frames_of
 
-# A waveform that never leaves (-16, 16) of int16, -66 dB of full scale, is silent.
+# A waveform of int16 that stays within (-16, 16), -66 dB of full scale, is silent.
 SILENCE_PEAK = 16
 
-# Sound is contiguous by its sample count unless the times in the file leave these bounds.
+# A frame follows the one before it, by the count of samples, if its time is this late or this early at most.
 _LATEST_S, _EARLIEST_S = 0.05, -0.002
-# Vorbis in Matroska states times up to 21 ms late where its block size changes; none states them early.
+# Vorbis in Matroska states times up to 21 ms late where its block size changes. No format states them early.
 _MISSTATED_S = 0.025
-# Samples a second. What claims fewer or more is damaged, and would resample for ever.
+# Samples per second. A stream that claims fewer or more is damaged, and resampling it would never end.
 _RATES = (2_000, 1_000_000)
-# Sound decoded beyond the clip's end, for the resampler's filter.
+# Sound is decoded this far beyond the end of the clip, for the resampler's filter.
 _BEYOND_S = 0.005
 
 
 class Sound:
-    """Takes packets in order until the clip that begins at `start`, the container's time, is full."""
+    """Takes packets in order until it has all sound of the clip; the methods are those of a PictureReader.
+
+    `start` is when the clip begins, on the container's clock in seconds.
+    """
 
     def __init__(self, start: float, spec: ClipSpec) -> None:
         self._start, self._end, self._rate = start, start + spec.seconds, spec.sample_rate
@@ -58,13 +61,17 @@ class Sound:
         return self._waveform
 
     def check_length(self) -> None:
-        """Refuses sound that does not fill the clip; to be called after `finish`."""
+        """Checks that sound fills the clip. Call it after `finish`.
+
+        Raises:
+            MediaError: more than PADDED_FRACTION of it is missing.
+        """
         if self._heard < (1 - PADDED_FRACTION) * len(self._waveform):
             heard_s, clip_s = self._heard / self._rate, self._end - self._start
             raise MediaError(f'too short: sound for {heard_s:.2f} of {clip_s:g} s')
 
     def _is_before(self, packet: Packet) -> bool:
-        """Whether a packet lies so far before the clip that it has no influence on it."""
+        """Whether a packet is so far before the clip that it has no influence on it."""
         if packet.pts is None or packet.time_base is None:
             return False
         return float((packet.pts + (packet.duration or 0)) * packet.time_base) < self._start - PREROLL_S
@@ -90,7 +97,7 @@ class Sound:
 
 
 class _Run:
-    """Contiguous sound of one format; a gap, or a jump back, begins another."""
+    """Contiguous sound of one format. A gap or a jump back in time begins another run."""
 
     def __init__(self, first: AudioFrame, begin: float) -> None:
         self.begin = self._stated = begin
@@ -105,7 +112,7 @@ class _Run:
         return self.begin + self._fifo.samples_written / self._rate
 
     def continues(self, frame: AudioFrame) -> bool:
-        """Whether a frame follows on; one that tells that the run began earlier puts that right."""
+        """Whether a frame belongs to this run. Corrects `begin` if the run began earlier."""
         if _kind(frame) != self._kind:
             return False
         late_s = 0.0 if frame.time is None else frame.time - self.end
@@ -121,7 +128,7 @@ class _Run:
     def resample(self, rate: int) -> Int16[np.ndarray, ' samples']:
         resampler = AudioResampler('s16', 'mono', rate)
         frames = [*resampler.resample(self._fifo.read()), *resampler.resample(None)]
-        # A resampler without work to do returns None at its end.
+        # A resampler that had nothing to do returns None when it is flushed.
         chunks = [
             np.frombuffer(memoryview(f.planes[0]), np.int16, f.samples) for f in frames if f is not None
         ]
