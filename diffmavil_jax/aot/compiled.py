@@ -26,7 +26,8 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.parallel.mesh import check_batch, make_mesh
 from diffmavil_jax.plan.buckets import Bucket, Plan, make_plan
-from diffmavil_jax.tasks.program import TASKS, Program, make_program
+from diffmavil_jax.tasks.program import Program, make_program
+from diffmavil_jax.tasks.registry import make_task
 
 # How the compiler says that a step does not fit.
 _NO_MEMORY = 'RESOURCE_EXHAUSTED'
@@ -156,7 +157,7 @@ def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) ->
     data = dataclasses.replace(config.data, source='generated', path=(), weights=())
     stand_in = dataclasses.replace(config, data=data)
     with tempfile.TemporaryDirectory() as folder:
-        task = TASKS[config.objective](stand_in, plan, open_sources(stand_in), pathlib.Path(folder))
+        task = make_task(stand_in, plan, open_sources(stand_in), pathlib.Path(folder))
     return make_program(stand_in, task, plan, mesh)
 
 

@@ -13,7 +13,7 @@ from diffmavil_jax.parallel.allocator import keep_freed_memory
 
 
 def train(config: Config, *, workdir: str | None, overwrite: bool, command: str, started: float) -> int:
-    """Trains, evaluates and reports; see `experiment.run`.
+    """Trains, evaluates and reports; see `experiment.run_experiment`.
 
     Args:
         config: the run.
@@ -49,7 +49,9 @@ def _train(config: Config, workdir: str, overwrite: bool, command: str, started:
         hosts.join(config.parallel)
         if not hosts.is_first():
             sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
-        experiment.run(config, workdir=workdir, overwrite=overwrite, command=command, started=started)
+        experiment.run_experiment(
+            config, workdir=workdir, overwrite=overwrite, command=command, started=started
+        )
     except experiment.USER_ERRORS as error:
         return fail(str(error), WRONG)
     except experiment.RUN_ERRORS as error:

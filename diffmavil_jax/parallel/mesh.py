@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,16 @@ def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = Non
             f'config.parallel: {sizes} does not make {len(devices)} devices; set one axis to -1.'
         )
     return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def describe_devices(mesh: Mesh) -> dict[str, Any]:
+    """What a run records of the machines that it runs on."""
+    return {
+        'device': f'{mesh.size} x {mesh.devices.flat[0].device_kind}',
+        'backend': jax.default_backend(),
+        'hosts': jax.process_count(),
+        'host cores': os.cpu_count(),
+    }
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

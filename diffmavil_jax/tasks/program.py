@@ -16,8 +16,6 @@ from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import batch_sharding, constrained
 from diffmavil_jax.plan.buckets import Bucket, Plan, learning_rate_scale
-from diffmavil_jax.tasks.classification import classification_task
-from diffmavil_jax.tasks.pretraining import pretraining_task
 from diffmavil_jax.tasks.task import Task
 from diffmavil_jax.training.optimizer import learning_rate
 from diffmavil_jax.training.state import TrainState, abstract_and_init
@@ -25,9 +23,6 @@ from diffmavil_jax.training.step import make_step
 
 # From samples seen to the batches that follow on the mesh, each with the names of its clips.
 Batches = Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
-
-
-TASKS = {'pretraining': pretraining_task, 'stage2': pretraining_task, 'classification': classification_task}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ class Background:
         self._result: Any = None
         self._error: BaseException | None = None
         self._done = threading.Event()
-        threading.Thread(target=self._run, args=(work,), daemon=True, name=name).start()
+        threading.Thread(target=self._execute, args=(work,), daemon=True, name=name).start()
 
     def result(self, should_stop: Callable[[], bool]) -> Any | None:
         """What the work gave; None if told to stop before it was done. Raises what it raised."""
@@ -26,7 +26,7 @@ class Background:
             raise self._error
         return self._result
 
-    def _run(self, work: Callable[[], Any]) -> None:
+    def _execute(self, work: Callable[[], Any]) -> None:
         try:
             self._result = work()
         except BaseException as error:  # raised again in the thread that waits

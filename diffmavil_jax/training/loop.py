@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import json
 import math
 import pathlib
 import time
@@ -12,56 +10,59 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
-from absl import logging
 
-from diffmavil_jax.config.training import CheckpointConfig, TrainConfig
 from diffmavil_jax.parallel import hosts
-from diffmavil_jax.parallel.metrics import accumulate, finalize
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.training.background import Background
+from diffmavil_jax.training.cadence import Cadence, due_after
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.interfaces import Evaluator, Timings
 from diffmavil_jax.training.metrics import MetricsWriter
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
+from diffmavil_jax.training.step_metrics import StepMetrics
 from diffmavil_jax.training.watchdog import Watchdog
 
 DeviceBatch = Mapping[str, jax.Array]
 
-# Metrics are fetched this many steps late, so that the device never waits for the host.
-_LAG = 2
-
-# Seconds between attempts to save the last state.
-_PAUSES = (1.0, 5.0, 25.0)
+# The last state is saved at once or, if storage refuses it, after pauses of so many seconds.
+_LAST_SAVE_PAUSES_S = (0.0, 1.0, 5.0, 25.0)
 
 # Metrics of the progress line, beside the loss.
 _SHOWN = ('audio', 'video', 'inter', 'intra', 'accuracy')
-
-
-class TrainingError(RuntimeError):
-    """Training can't go on: says why, and where to look."""
 
 
 class Stop(Protocol):
     """Whether the run was told to stop."""
 
     def is_set(self) -> bool:
-        """Asked at any time; only ever true of a process that is alone."""
+        """May be called at any time; only ever true of a process that is alone."""
         ...
 
     def before_step(self) -> bool:
-        """Asked once before each step; the answer is the same on all hosts."""
+        """Called once before each step; the answer is the same on all hosts."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """What the loop works with."""
+class Setup:
+    """What the loop works with.
+
+    Attributes:
+        plan: its buckets.
+        steps: a compiled step for each bucket.
+        batches: from samples seen to the batches that follow, each with the names of its clips.
+        evaluate: measures parameters.
+        store: checkpoints.
+        writer: lines of metrics.
+        workdir: directory of the run.
+        stop: tells when to stop.
+    """
 
     plan: Plan
     steps: CompiledSteps
-    batches: Callable[[int], Iterator[tuple[DeviceBatch, list[str]]]]  # from samples seen
+    batches: Callable[[int], Iterator[tuple[DeviceBatch, list[str]]]]
     evaluate: Evaluator
     store: CheckpointStore
     writer: MetricsWriter
@@ -69,67 +70,64 @@ class Parts:
     stop: Stop
 
 
-@dataclasses.dataclass(frozen=True)
-class Cadence:
-    """How often what happens, in samples seen (and minutes for checkpoints)."""
-
-    train: TrainConfig
-    checkpoint: CheckpointConfig
-    evaluate_every_samples: int
-
-
-def run(state: TrainState, parts: Parts, cadence: Cadence, timings: Timings) -> TrainState:
+def train(state: TrainState, setup: Setup, cadence: Cadence, timings: Timings) -> TrainState:
     """Trains from the state to the end of the plan, or until told to stop; adds to the timings.
 
-    A state that is stopped early is checkpointed before this returns.
+    The last state is checkpointed before this returns, also if the run was told to stop.
 
     Raises:
         TrainingError: after `max_nonfinite_steps` in a row whose loss is not finite.
+        CheckpointError: the last state could not be saved.
     """
-    return _Run(state, parts, cadence, timings).run()
+    trainer = _Trainer(state, setup, cadence, timings)
+    with trainer.watchdog:
+        trainer.train_buckets()
+        trainer.finish()
+    return trainer.state
 
 
-class _Run:
-    def __init__(self, state: TrainState, parts: Parts, cadence: Cadence, timings: Timings) -> None:
-        self.state, self.parts, self.cadence = state, parts, cadence
+class _Trainer:
+    def __init__(self, state: TrainState, setup: Setup, cadence: Cadence, timings: Timings) -> None:
+        self.state, self.setup, self.cadence, self.timings = state, setup, cadence, timings
         self.seen = int(state.samples_seen)
-        self.timings = timings
-        self.pending: collections.deque[tuple[int, Any, list[str]]] = collections.deque()
-        self.window: dict[str, tuple[Any, Any]] = {}
-        self.window_start = (time.perf_counter(), self.seen)
-        self.bad_steps = 0
+        self.metrics = StepMetrics(
+            cadence.train.max_nonfinite_steps, setup.workdir / hosts.own_name('nonfinite.jsonl')
+        )
         self.last_checkpoint = time.perf_counter()
         self.progress = ProgressPrinter()
         self.watchdog = Watchdog(cadence.train.stuck_minutes, cadence.train.stuck_pause_minutes)
 
-    def run(self) -> TrainState:
-        with self.watchdog:
-            return self._run()
-
-    def _run(self) -> TrainState:
-        plan, batches = self.parts.plan, self.parts.batches(self.seen)
+    def train_buckets(self) -> None:
+        """Trains bucket after bucket, and compiles the next one's step meanwhile."""
+        plan, steps, batches = self.setup.plan, self.setup.steps, self.setup.batches(self.seen)
         while self.seen < plan.total_samples:
             index = plan.index_at(self.seen)
             self.watchdog.pause()
             begin = time.perf_counter()
-            step = self.parts.steps.get(index, self.parts.stop.is_set)
+            step = steps.get(index, self.setup.stop.is_set)
             self.timings.compile_s += time.perf_counter() - begin
             if step is None:
-                break
+                return
             self.timings.compilations += 1
-            self.parts.steps.prepare(index + 1)
+            steps.prepare(index + 1)
             if self._train_bucket(index, step, batches):
-                break
-            self.parts.steps.release(index)
-        self._finish()
-        return self.state
+                return
+            steps.release(index)
+
+    def finish(self) -> None:
+        """Writes the last line and the last checkpoint before the process may end."""
+        if self.metrics.pending:
+            values = self._take_metrics(self.setup.plan.index_at(self.seen - 1))
+            self.setup.writer.write(self.seen, values)
+        self.progress.end()
+        self._save_last()
 
     def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> bool:
         """Returns whether the run was told to stop."""
-        bucket = self.parts.plan.buckets[index]
-        self.window_start = (time.perf_counter(), self.seen)
+        bucket = self.setup.plan.buckets[index]
+        self.metrics.start_clock(self.seen)
         while self.seen < bucket.last_sample:
-            if self.parts.stop.before_step():
+            if self.setup.stop.before_step():
                 return True
             self.watchdog.step()
             begin = time.perf_counter()
@@ -137,108 +135,81 @@ class _Run:
             self.timings.data_wait_s += time.perf_counter() - begin
             self.state, metrics = step(self.state, batch)
             before, self.seen = self.seen, self.seen + bucket.batch_size
-            self.pending.append((self.seen, metrics, ids))
-            if len(self.pending) > _LAG:
-                self._fetch()
+            self.metrics.add(self.seen, metrics, ids)
             self.timings.train_s += time.perf_counter() - begin
             self._after_step(before, index)
         return False
 
     def _after_step(self, before: int, index: int) -> None:
-        ended = self.seen >= self.parts.plan.total_samples
-
-        def due(every: int) -> bool:
-            return ended or before // every != self.seen // every
-
-        evaluate = due(self.cadence.evaluate_every_samples)
-        save = due(self.cadence.checkpoint.every_samples)
-        if due(self.cadence.train.log_every_samples):
-            minutes = (time.perf_counter() - self.last_checkpoint) / 60
-            overdue = minutes >= self.cadence.checkpoint.every_minutes
-            save |= hosts.agree(overdue or bool(self.parts.store.failure()))
-        elif not (evaluate or save):
+        due = due_after(before, self.seen, self.setup.plan.total_samples, self.cadence)
+        if due.log and hosts.agree(self._save_now()):
+            due = dataclasses.replace(due, save=True)
+        if due.nothing:
             return
-        values = self._flush(index)
+        values = self._take_metrics(index)
         self.watchdog.pause()
-        if evaluate:
-            begin = time.perf_counter()
-            params = self.state.evaluated
-            evaluation = Background(lambda: self.parts.evaluate(params), 'evaluate')
-            # One that was told to stop saves without it: a notice of preemption leaves half a minute.
-            held_out = evaluation.result(self.parts.stop.is_set) or {}
-            values |= {f'eval/{name}': value for name, value in held_out.items()}
-            self.timings.evaluation_s += time.perf_counter() - begin
-        self.parts.writer.write(self.seen, values)
-        if save:
+        if due.evaluate:
+            values |= self._evaluate()
+        self.setup.writer.write(self.seen, values)
+        if due.save:
             self._save(values)
-        self.window_start = (time.perf_counter(), self.seen)
+        self.metrics.start_clock(self.seen)
 
-    def _flush(self, index: int) -> dict[str, float]:
-        """The means since the last line, after all steps so far have been fetched."""
+    def _save_now(self) -> bool:
+        """Whether a checkpoint can't wait for its number of samples."""
+        minutes = (time.perf_counter() - self.last_checkpoint) / 60
+        return minutes >= self.cadence.checkpoint.every_minutes or bool(self.setup.store.failure())
+
+    def _take_metrics(self, index: int) -> dict[str, float]:
+        """Waits for all steps so far; shows and returns their means since the last line."""
         begin = time.perf_counter()
-        while self.pending:
-            self._fetch()
+        self.metrics.fetch_all()
         self.timings.train_s += time.perf_counter() - begin
-        bucket = self.parts.plan.buckets[index]
-        started, first = self.window_start
-        values = finalize(self.window) | {
-            'mask_ratio': bucket.mask_ratio,
-            'batch_size': float(bucket.batch_size),
-            'clips_per_second': (self.seen - first) / (time.perf_counter() - started),
-        }
-        self.window = {}
+        bucket = self.setup.plan.buckets[index]
+        means, clips_per_second = self.metrics.take(self.seen)
         self.progress.show(
             Progress(
                 samples=self.seen,
-                total_samples=self.parts.plan.total_samples,
-                loss=values.get('loss', math.nan),  # every step of the window may have been skipped
-                loss_parts={name: values[name] for name in _SHOWN if name in values},
+                total_samples=self.setup.plan.total_samples,
+                loss=means.get('loss', math.nan),  # all steps since the last line may have been skipped
+                loss_parts={name: means[name] for name in _SHOWN if name in means},
                 mask_ratio=bucket.mask_ratio,
                 batch_size=bucket.batch_size,
-                clips_per_second=values['clips_per_second'],
+                clips_per_second=clips_per_second,
             )
         )
-        return values
+        return means | {
+            'mask_ratio': bucket.mask_ratio,
+            'batch_size': float(bucket.batch_size),
+            'clips_per_second': clips_per_second,
+        }
 
-    def _fetch(self) -> None:
-        """Takes the oldest step's metrics from the device and looks whether it was finite."""
-        samples, metrics, ids = self.pending.popleft()
-        metrics = jax.device_get(metrics)
-        if metrics['skipped'][0] == 0:
-            self.bad_steps = 0
-            self.window = accumulate(self.window, metrics)
-            return
-        self.bad_steps += 1
-        self.window = accumulate(self.window, {'skipped': metrics['skipped']})
-        path = self.parts.workdir / hosts.own_name('nonfinite.jsonl')
-        with path.open('a', encoding='utf-8') as file:
-            file.write(json.dumps({'samples': samples, 'ids': ids}) + '\n')
-        logging.warning('The loss up to clip %d is not finite; the update was skipped (%s).', samples, path)
-        if self.bad_steps >= self.cadence.train.max_nonfinite_steps:
-            raise TrainingError(
-                f'{self.bad_steps} steps running had a loss or gradient that is not finite, the last '
-                f'at clip {samples}; the clips are listed in {path}. Lower config.optimizer.learning_rate '
-                f'or set config.optimizer.clip_norm, and start again: it resumes from its last checkpoint.'
-            )
+    def _evaluate(self) -> dict[str, float]:
+        """Scores on held-out clips; none if the run is told to stop meanwhile."""
+        begin = time.perf_counter()
+        params = self.state.evaluated
+        evaluation = Background(lambda: self.setup.evaluate(params), 'evaluate')
+        # A notice of preemption leaves half a minute: the checkpoint does not wait for the scores.
+        scores = evaluation.result(self.setup.stop.is_set) or {}
+        self.timings.evaluation_s += time.perf_counter() - begin
+        return {f'eval/{name}': value for name, value in scores.items()}
 
     def _save(self, values: Mapping[str, float], block: bool = False) -> None:
         metadata = {'timings': dataclasses.asdict(self.timings)}
-        self.parts.store.save(self.seen, self.state, metadata, values, block)
+        self.setup.store.save(self.seen, self.state, metadata, values, block)
         self.last_checkpoint = time.perf_counter()
 
-    def _finish(self) -> None:
-        """Writes what is pending, and the checkpoint, before the process may end."""
-        if self.pending:
-            self.parts.writer.write(self.seen, self._flush(self.parts.plan.index_at(self.seen - 1)))
-        self.progress.end()
-        for pause in (0.0, *_PAUSES):
+    def _save_last(self) -> None:
+        """Returns when the last state is on disk; tries again where storage refuses it."""
+        store = self.setup.store
+        for pause in _LAST_SAVE_PAUSES_S:
             time.sleep(pause)
-            if self.parts.store.latest() != self.seen:
+            if store.latest() != self.seen:
                 self._save({}, block=True)
-            self.parts.store.settle()
-            if not self.parts.store.failure():
+            store.settle()
+            if not store.failure():
                 return
         raise CheckpointError(
-            f'The state at clip {self.seen:,} could not be saved ({self.parts.store.failure()}). Make room; '
-            f'the same command resumes from clip {self.parts.store.latest() or 0:,}.'
+            f'The state at clip {self.seen:,} could not be saved ({store.failure()}). Make room; '
+            f'the same command resumes from clip {store.latest() or 0:,}.'
         )

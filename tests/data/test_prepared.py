@@ -344,5 +344,7 @@ class TestSources:
         require_modalities([sources.train], [modality], 'An embedding')
         error = f'Pretraining needs audio and video, and tiny has no {other}: its clips have {modality} only'
         with pytest.raises(DataError, match=error):
-            experiment.run(config, workdir=str(tmp_path / 'run'), overwrite=False, command='', started=0.0)
+            experiment.run_experiment(
+                config, workdir=str(tmp_path / 'run'), overwrite=False, command='', started=0.0
+            )
         assert not (tmp_path / 'run').exists()

@@ -20,7 +20,8 @@ from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.saved.inherit import inherit
 from diffmavil_jax.saved.params import load_params
-from diffmavil_jax.tasks.program import TASKS, make_batches, make_program
+from diffmavil_jax.tasks.program import make_batches, make_program
+from diffmavil_jax.tasks.registry import make_task
 from tests.interop import reference
 
 NEW = 'Not in {}, and so new: '
@@ -53,7 +54,7 @@ def started(config, tmp_path, devices=1, step=False):
     Without a step, new parameters are zero, so that their initialisation need not be compiled.
     """
     plan, mesh = make_plan(config), make_mesh(config.parallel, jax.devices()[:devices])
-    task = TASKS[config.objective](config, plan, open_sources(config), tmp_path)
+    task = make_task(config, plan, open_sources(config), tmp_path)
     program = make_program(config, task, plan, mesh)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), program.abstract)
     state = task.start(program.init() if step else zeros)

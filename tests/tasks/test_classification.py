@@ -67,7 +67,7 @@ def pretrained(tiny, make_pretrainer, tmp_path_factory):
 
 
 def run(config, workdir):
-    experiment.run(config, workdir=str(workdir), overwrite=False, command='a test', started=0.0)
+    experiment.run_experiment(config, workdir=str(workdir), overwrite=False, command='a test', started=0.0)
 
 
 def finetuning(tiny, dataset, **changes):

@@ -20,7 +20,7 @@ from diffmavil_jax.units import si
 
 
 def train(config, workdir):
-    experiment.run(config, workdir=str(workdir), overwrite=False, command='test', started=0.0)
+    experiment.run_experiment(config, workdir=str(workdir), overwrite=False, command='test', started=0.0)
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,7 @@ import pytest
 from diffmavil_jax.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from diffmavil_jax.plan.buckets import Bucket, Plan
 from diffmavil_jax.training import loop
+from diffmavil_jax.training.cadence import Cadence
 from diffmavil_jax.training.checkpoint import CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.interfaces import Timings
@@ -110,20 +111,18 @@ class Toy:
                 return stop_after is not None and len(self.served) - first >= stop_after
 
             stop = types.SimpleNamespace(is_set=told, before_step=told)
-            parts = loop.Parts(self.plan, self.steps(), self.batches, evaluate, store, writer, workdir, stop)
-            cadence = loop.Cadence(
+            setup = loop.Setup(self.plan, self.steps(), self.batches, evaluate, store, writer, workdir, stop)
+            cadence = Cadence(
                 TrainConfig(samples=72, log_every_samples=log_every, max_nonfinite_steps=max_nonfinite),
                 CheckpointConfig(every_samples=save_every, every_minutes=60.0),
                 evaluate_every,
             )
-            return loop.run(state, parts, cadence, timings), timings
+            return loop.train(state, setup, cadence, timings), timings
         finally:
             writer.close()
             store.close()
-            for (
-                thread
-            ) in threading.enumerate():  # of a run that ended early; a later test counts compilations
-                if thread.name == 'compile':
+            for thread in threading.enumerate():
+                if thread.name == 'compile':  # of a run that ended early; a later test counts compilations
                     thread.join()
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from diffmavil_jax.training import loop
 from diffmavil_jax.training.checkpoint import CheckpointError
-from diffmavil_jax.training.loop import TrainingError
 from diffmavil_jax.training.metrics import read_metrics
+from diffmavil_jax.training.step_metrics import TrainingError
 
 TOTAL = 72
 
@@ -214,7 +214,7 @@ def test_a_full_disk_ends_no_run_and_what_it_refused_is_saved_later(
 
 
 def test_a_last_state_that_can_not_be_saved_is_an_error(make_toy, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop, '_PAUSES', (0.0,))
+    monkeypatch.setattr(loop, '_LAST_SAVE_PAUSES_S', (0.0, 0.0))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def evaluate(params):
