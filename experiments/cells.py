@@ -73,7 +73,7 @@ def finetune(config: Config, folder: pathlib.Path) -> Numbers:
 
 
 def on_this_machine(config: Config) -> Config:
-    """The config with an attention that this machine computes."""
+    """The config with `compute` as it suits this machine."""
     return dataclasses.replace(config, compute=for_this_machine(config.compute)[0])
 
 

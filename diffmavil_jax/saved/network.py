@@ -20,7 +20,7 @@ class SavedNetwork:
 
     Attributes:
         path: the directory.
-        config: the stored config, but with an attention that this machine computes.
+        config: the stored config, with `compute` as it suits this machine.
         stored: the config as it was written.
         attention_reason: why that attention was chosen.
         card: describes an import or an export; None for a run.
