@@ -64,15 +64,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
-def check_batch(batch_size: int, parts: int, mesh: Mesh) -> None:
-    """Raises ConfigError where a batch, or the parts it is computed in, do not divide over the mesh."""
+def check_batch(batch_size: int, microbatches: int, mesh: Mesh) -> None:
+    """Raises ConfigError where a batch, or its microbatches, do not divide over the mesh."""
     shards = mesh.shape['data'] * mesh.shape['fsdp']
-    if batch_size % (shards * parts):
-        in_parts = f' in {parts} parts (config.batch.microbatches)' if parts > 1 else ''
+    if batch_size % (shards * microbatches):
+        split = f' in {microbatches} microbatches (config.batch.microbatches)' if microbatches > 1 else ''
         raise ConfigError(
             f'config.batch: a bucket has {batch_size} clips, which the {shards} devices of the data and fsdp '
-            f'axes do not divide{in_parts}; make config.batch.size and config.batch.multiple multiples of '
-            f'{shards * parts}.'
+            f'axes do not divide{split}; make config.batch.size and config.batch.multiple multiples of '
+            f'{shards * microbatches}.'
         )
 
 

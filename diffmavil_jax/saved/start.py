@@ -79,8 +79,8 @@ def new_parts(config: Config, parts: Collection[str]) -> str:
 def start_from(state: TrainState, loaded: Mapping[str, Any], *, new: tuple[str, ...], run: str) -> TrainState:
     """The state with loaded parameters, which its EMA starts from as well; see `filled_in`."""
     params = filled_in(state.params, loaded, new=new, run=run)
-    ema = None if state.average is None else jax.tree.map(lambda x: x.copy(), params)
-    return dataclasses.replace(state, params=params, average=ema)
+    ema = None if state.ema is None else jax.tree.map(lambda x: x.copy(), params)
+    return dataclasses.replace(state, params=params, ema=ema)
 
 
 def filled_in(params: Any, loaded: Mapping[str, Any], *, new: tuple[str, ...] = (), run: str) -> Any:

@@ -86,7 +86,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         best_metric='eval/map' if train.multi_label else 'eval/top1',
         start=start,
         finish=finish,
-        averaged=finetune.ema_decay > 0,
+        keep_ema=finetune.ema_decay > 0,
         select_best=finetune.select == 'best',
         notes=(
             *filter(None, (sources.coverage, *sources.notes, new_parts(config, new), _seen_before(config))),
@@ -149,8 +149,8 @@ def _standardized(
         new = {name: jax.device_put(measured[name].astype(x.dtype), x.sharding) for name, x in old.items()}
         return {**params, MOMENTS: new}
 
-    average = None if state.average is None else placed(state.average)
-    return dataclasses.replace(state, params=placed(state.params), average=average)
+    ema = None if state.ema is None else placed(state.ema)
+    return dataclasses.replace(state, params=placed(state.params), ema=ema)
 
 
 def _seen_before(config: Config) -> str:

@@ -46,7 +46,7 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         variables = task.objective.init(key, batch, token_counts(plan.buckets[0]))
         return variables['params'], variables.get('frozen')
 
-    abstract, init = abstract_and_init(init_params, task.optimizer, mesh, averaged=task.averaged)
+    abstract, init = abstract_and_init(init_params, task.optimizer, mesh, keep_ema=task.keep_ema)
 
     def trace(index: int) -> jax.stages.Traced:
         bucket = plan.buckets[index]
@@ -56,7 +56,7 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
             task.optimizer,
             lambda samples: scale * schedule(samples),
             bucket.batch_size,
-            parts=config.batch.microbatches,
+            microbatches=config.batch.microbatches,
             ema_decay=config.finetune.ema_decay,
         )
         # Pinned, or XLA may choose another layout for what the next step takes.

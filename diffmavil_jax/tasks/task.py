@@ -42,7 +42,7 @@ class Task:
         evaluate: measures parameters inside the loop.
         best_metric: the name, among what it measures, that ranks checkpoints.
         start: from freshly initialised parameters to those that training begins with.
-        averaged: whether a moving average of the parameters is kept.
+        keep_ema: whether an exponential moving average (EMA) of the parameters is kept.
         notes: to be said at the start.
         finish: measures the trained state and writes the report; can make the initial state again.
         select_best: whether the state to finish with is the best checkpoint's, not the last's.
@@ -56,6 +56,6 @@ class Task:
     best_metric: str
     start: Callable[[TrainState], TrainState]
     finish: Callable[[TrainState, Callable[[], TrainState], Facts], pathlib.Path]
-    averaged: bool = False
+    keep_ema: bool = False
     select_best: bool = False
     notes: tuple[str, ...] = ()

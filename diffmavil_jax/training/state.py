@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,24 +15,46 @@ from jaxtyping import Array, Int
 from diffmavil_jax.parallel.mesh import shardings
 
 
-@flax.struct.dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimizer state, and the one integer that resuming needs.
+    """Parameters, optimizer state, and the one integer that resuming needs; a pytree.
 
-    `average` is the exponential moving average of the parameters, in a run that keeps one; `frozen`
-    are parameters that the loss needs and nothing trains, such as a teacher's.
+    Attributes:
+        params: the parameters that are trained.
+        opt_state: of the optimizer.
+        samples_seen: clips that the parameters were trained on.
+        ema: exponential moving average of the parameters, in a run that keeps one.
+        frozen: parameters that the loss needs and nothing trains, such as a teacher's.
     """
 
     params: Any
     opt_state: Any
     samples_seen: Int[Array, '']
-    average: Any = None
+    ema: Any = None
     frozen: Any = None
 
     @property
     def evaluated(self) -> Any:
         """The parameters that are measured, and used later."""
-        return self.params if self.average is None else self.average
+        return self.params if self.ema is None else self.ema
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(TrainState))
+# Checkpoints take the names of their items from these keys. The moving average has another name in them
+# than here, so that checkpoints of all versions are alike.
+_KEYS = tuple(jax.tree_util.GetAttrKey({'ema': 'average'}.get(name, name)) for name in _FIELDS)
+
+
+def _flatten(state: TrainState) -> tuple[tuple[Any, ...], None]:
+    return tuple(getattr(state, name) for name in _FIELDS), None
+
+
+jax.tree_util.register_pytree_with_keys(
+    TrainState,
+    lambda state: (tuple(zip(_KEYS, _flatten(state)[0], strict=True)), None),
+    lambda _, children: TrainState(*children),
+    _flatten,
+)
 
 
 def abstract_and_init(
@@ -40,21 +62,21 @@ def abstract_and_init(
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     *,
-    averaged: bool = False,
+    keep_ema: bool = False,
 ) -> tuple[TrainState, Callable[[jax.Array], TrainState]]:
     """The state's shapes with their shardings, and a jitted function that makes it already sharded.
 
     Args:
-        init_params: from a key to trained and frozen parameters (or None) with logical axis names.
-        optimizer: made for these parameters.
+        init_params: from a key to trained parameters and frozen ones (or None), with logical axis names.
+        optimizer: of the trained parameters.
         mesh: where the state lives.
-        averaged: whether the state keeps an average of the parameters.
+        keep_ema: whether the state keeps a moving average of the parameters.
     """
 
     def init(key: jax.Array) -> TrainState:
         params, frozen = init_params(key)
-        average = jax.tree.map(jnp.copy, params) if averaged else None
-        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), average, frozen)
+        ema = jax.tree.map(jnp.copy, params) if keep_ema else None
+        return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), ema, frozen)
 
     boxed = jax.eval_shape(init, jax.random.key(0))
     layout = shardings(boxed, mesh)
@@ -63,6 +85,6 @@ def abstract_and_init(
         nn.unbox(boxed),
         layout,
     )
-    # It runs once: on a CPU, compiling it is all that it costs.
+    # CPU: it runs once, and compiling it is all that it costs.
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
     return abstract, jax.jit(lambda key: nn.unbox(init(key)), out_shardings=layout, compiler_options=options)

@@ -50,7 +50,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_numbers():
     check_batch(12, 3, mesh)
     with pytest.raises(ConfigError, match=r'10 clips.*multiples of 4'):
         check_batch(10, 1, mesh)
-    with pytest.raises(ConfigError, match=r'12 clips.*in 2 parts.*multiples of 8'):
+    with pytest.raises(ConfigError, match=r'12 clips.*in 2 microbatches.*multiples of 8'):
         check_batch(12, 2, mesh)
 
 

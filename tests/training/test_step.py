@@ -1,5 +1,7 @@
 """The step: one AdamW update, none where the loss is not finite."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -40,14 +42,16 @@ def toy_loss(params, batch):
     return error.mean(), {'loss': (error.sum(), jnp.float32(error.shape[0]))}
 
 
-@pytest.mark.parametrize('parts', [2, 8])
-def test_a_batch_in_parts_gives_the_update_of_the_whole(make_toy, parts):
+@pytest.mark.parametrize('microbatches', [2, 8])
+def test_a_batch_in_microbatches_gives_the_update_of_the_whole(make_toy, microbatches):
     toy = make_toy()
-    whole, expected = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.25, 8))(
-        toy.init(), toy.batch(0, 8)
-    )
-    step = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.25, 8, parts=parts))
-    state, metrics = step(toy.init(), toy.batch(0, 8))
+
+    def update(**options):
+        step = make_step(toy_loss, toy.optimizer, lambda samples: 0.25, 8, **options)
+        return jax.jit(step)(toy.init(), toy.batch(0, 8))
+
+    whole, expected = update()
+    state, metrics = update(microbatches=microbatches)
     chex.assert_trees_all_close(state, whole, rtol=1e-5)
     chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
 
@@ -87,7 +91,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_finite(make
     chex.assert_trees_all_equal(after.params, before.params)
 
 
-def test_the_learning_rate_is_taken_amid_the_batch_and_scales_the_update(make_toy):
+def test_the_learning_rate_is_taken_at_the_middle_of_the_batch_and_scales_the_update(make_toy):
     toy = make_toy()
     asked = []
 
@@ -100,7 +104,7 @@ def test_the_learning_rate_is_taken_amid_the_batch_and_scales_the_update(make_to
 
     def moved(scale):
         step = make_step(toy_loss, toy.optimizer, rate(scale), 8)
-        state = toy.init().replace(samples_seen=jnp.int32(100))
+        state = dataclasses.replace(toy.init(), samples_seen=jnp.int32(100))
         new, metrics = step(state, toy.batch(0, 8))
         assert float(metrics['learning_rate'][0]) == pytest.approx(scale * 105)
         return new.params['kernel'] - state.params['kernel']
@@ -127,16 +131,16 @@ def test_the_loss_falls_on_one_batch(make_toy):
     assert losses[-1] < 0.01 * losses[0]
 
 
-def test_the_average_follows_fast_at_first_and_then_at_its_decay(make_toy):
+def test_the_ema_follows_fast_at_first_and_then_at_its_decay(make_toy):
     toy = make_toy()
     step = jax.jit(make_step(toy_loss, toy.optimizer, lambda samples: 0.1, 8, ema_decay=0.5))
     state = toy.init()
-    state = state.replace(average=state.params)
+    state = dataclasses.replace(state, ema=state.params)
     expected = host(state.params)
     for k in range(15):
         state, _ = step(state, toy.batch(8 * k, 8))
         decay = min(0.5, (k + 1) / (k + 11))
         expected = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, expected, host(state.params))
-    chex.assert_trees_all_close(state.average, expected, rtol=1e-5)
-    assert state.evaluated is state.average
+    chex.assert_trees_all_close(state.ema, expected, rtol=1e-5)
+    assert state.evaluated is state.ema
     assert toy.init().evaluated is not None
