@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
-Problem = tuple[str, Any, str]  # field, value, what is allowed
-
 
 @dataclasses.dataclass(frozen=True)
 class Must:
@@ -19,7 +17,10 @@ class Must:
 
 
 def must(words: str, holds: Callable[[Any], bool]) -> Must:
-    """A condition in words that don't change."""
+    """A condition in words that don't change.
+
+    Inside an annotation, `holds` can be a lambda only where it names nothing of its module.
+    """
     return Must(holds, lambda: words)
 
 
@@ -46,5 +47,4 @@ NotNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, must('a positive number', lambda value: value > 0)]
 Ratio = Annotated[float, must('a number between 0 and 1, both excluded', lambda value: 0 < value < 1)]
 Share = Annotated[float, must('a share from 0 to 1', lambda value: 0 <= value <= 1)]
-ShareBelowOne = Annotated[float, must('a share from 0 to below 1', lambda value: 0 <= value < 1)]
-ShareAboveZero = Annotated[float, must('a share above 0, up to 1', lambda value: 0 < value <= 1)]
+Below1 = Annotated[float, must('a share from 0 to below 1', lambda value: 0 <= value < 1)]

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from diffmavil_jax.config.constraints import (
-    Count,
-    NotNegative,
-    Problem,
-    Ratio,
-    ShareAboveZero,
-    Whole,
-    at_least,
-    must,
-    one_of,
-)
+from diffmavil_jax.config.constraints import Count, NotNegative, Ratio, at_least, must, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,23 +18,17 @@ class VitSize:
     heads: int
 
 
-VIT_SIZES: Mapping[str, VitSize] = types.MappingProxyType(
-    {
-        'demo': VitSize(128, 4, 4),
-        'Ti': VitSize(192, 12, 3),
-        'S': VitSize(384, 12, 6),
-        'B': VitSize(768, 12, 12),
-        'L': VitSize(1024, 24, 16),
-    }
-)
+VIT_SIZES: Mapping[str, VitSize] = {
+    'demo': VitSize(128, 4, 4),
+    'Ti': VitSize(192, 12, 3),
+    'S': VitSize(384, 12, 6),
+    'B': VitSize(768, 12, 12),
+    'L': VitSize(1024, 24, 16),
+}
 
 SizeName = Annotated[str, one_of(lambda: VIT_SIZES)]
 DecoderKind = Literal['self', 'cross', 'cross_self']
-_ALL_LAYERS = 1_000  # a scan is never longer
-
 Temperature = Annotated[float, at_least(1e-4)]
-Rho = Annotated[float, must('a number above 0, up to 2', lambda rho: 0 < rho <= 2)]
-ContrastPower = Annotated[float, must('a number from 0 to 8', lambda power: 0 <= power <= 8)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,18 +50,7 @@ class ModelConfig:
     audio_decoder: DecoderKind = 'self'
     video_decoder: DecoderKind = 'cross'
     # Share of the masked tokens that is decoded (CrossMAE: Fu et al. 2024); needs cross decoders.
-    decoded_fraction: ShareAboveZero = 1.0
-
-    def problems(self) -> Iterator[Problem]:
-        width, heads = self.decoder_width, self.decoder_heads
-        if width < 1 or width % heads:
-            yield 'decoder_width', width, f'a positive multiple of decoder_heads ({heads})'
-        if width % 16:
-            yield 'decoder_width', width, 'a multiple of 16: positions share it among three axes'
-        if self.decoded_fraction < 1 and (self.audio_decoder, self.video_decoder) != ('cross', 'cross'):
-            kinds = f'audio_decoder={self.audio_decoder}, video_decoder={self.video_decoder}'
-            allowed = f'1 unless both decoders are cross ({kinds}): others need every token'
-            yield 'decoded_fraction', self.decoded_fraction, allowed
+    decoded_fraction: Annotated[float, must('a share above 0, up to 1', lambda value: 0 < value <= 1)] = 1.0
 
     @property
     def vit(self) -> VitSize:
@@ -88,37 +60,6 @@ class ModelConfig:
     def class_tokens(self) -> int:
         """Tokens of an encoder before those of the patches."""
         return int(self.class_token)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ComputeConfig:
-    """How the network is computed. Parameters and, but for rounding, results are the same."""
-
-    dtype: Literal['float32', 'bfloat16'] = 'float32'  # of activations
-    # `cudnn`: for NVIDIA GPUs, with bfloat16. `auto` uses it where a trial of it works, else `xla`.
-    attention: Literal['auto', 'xla', 'cudnn'] = 'auto'
-    # What the forward pass keeps for the backward pass: `none` recomputes nothing, `dots` keeps what matrix
-    # products and attention give, `full` keeps only the inputs of blocks. `auto`: see `on`.
-    remat: Literal['auto', 'none', 'dots', 'full'] = 'auto'
-    # Layers in an iteration of the scan over layers; 0: see `on`. More compile longer and run faster.
-    scan_unroll: Whole = 0
-
-    def problems(self) -> Iterator[Problem]:
-        if self.attention == 'cudnn' and self.dtype != 'bfloat16':
-            yield 'attention', self.attention, f'xla with dtype={self.dtype}: cuDNN has no attention in it'
-
-    def on(self, platform: str) -> ComputeConfig:
-        """The same with `remat` and `scan_unroll` chosen for `cpu`, `gpu` or `tpu`, where they are automatic.
-
-        GPU: at the paper's scale (MAViL, 64 clips, compiled for an H100) a step without recomputation keeps
-        36 GB and with `dots` 12 GB; with all layers unrolled the stacks of a scan are neither written nor
-        read, which takes its traffic from 265 to 180 GB. In float32 XLA tunes every matrix product of a
-        program for minutes, so that one layer starts sooner. CPU: four layers run a seventh faster than one.
-        """
-        gpu = platform == 'gpu'
-        remat = ('dots' if gpu else 'none') if self.remat == 'auto' else self.remat
-        automatic = {'cpu': 4, 'gpu': _ALL_LAYERS if self.dtype == 'bfloat16' else 1}.get(platform, 1)
-        return dataclasses.replace(self, remat=remat, scan_unroll=self.scan_unroll or automatic)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,16 +73,10 @@ class DiffusionConfig:
     enabled: bool = True
     schedule: Literal['linear', 'cosine'] = 'linear'
     timesteps: Count = 1000
-    rho: Annotated[float, must('a number above 0, up to 2', lambda rho: 0 < rho <= 2)] = (
-        0.8  # power of each beta
-    )
+    # The power of each beta.
+    rho: Annotated[float, must('a number above 0, up to 2', lambda rho: 0 < rho <= 2)] = 0.8
     target: Literal['x0', 'eps', 'v'] = 'x0'
     conditioning: Literal['none', 'add', 'adaln'] = 'none'
-
-    def problems(self) -> Iterator[Problem]:
-        if not self.enabled and (self.target, self.conditioning) != ('x0', 'none'):
-            both = f'target={self.target}, conditioning={self.conditioning}'
-            yield 'enabled', self.enabled, f'true with {both}; mask tokens have neither'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +89,7 @@ class MaskingConfig:
     buckets: Count = 5  # distinct ratios, each compiled once; not stated in the abstract
     token_multiple: Count = 1  # visible tokens are rounded to a multiple of this
     # Visible tokens are drawn by the contrast of their patches to this power; 0, as in the papers: uniformly.
-    contrast_power: ContrastPower = 0.0
+    contrast_power: Annotated[float, must('a number from 0 to 8', lambda power: 0 <= power <= 8)] = 0.0
 
     @property
     def stretches(self) -> int:
@@ -176,7 +111,3 @@ class LossConfig:
     second_view: bool = True  # a second masked view through the encoders, for the intra-modal term
     # The inter-modal term is the mean over both views, which costs nothing; the papers contrast one.
     inter_both_views: bool = False
-
-    def problems(self) -> Iterator[Problem]:
-        if self.inter_both_views and not self.second_view:
-            yield 'inter_both_views', True, 'false without second_view'

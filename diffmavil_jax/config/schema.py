@@ -13,28 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from diffmavil_jax.config import renamed, tree
-from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
-from diffmavil_jax.config.constraints import Problem, must
-from diffmavil_jax.config.network import (
-    ComputeConfig,
-    DiffusionConfig,
-    LossConfig,
-    MaskingConfig,
-    ModelConfig,
-)
-from diffmavil_jax.config.training import (
-    BatchConfig,
-    CheckpointConfig,
-    EvaluationConfig,
-    FinetuneConfig,
-    OptimizerConfig,
-    ParallelConfig,
-    TrainConfig,
-)
+from diffmavil_jax.config import clips, network, renamed, rules, training, tree
+from diffmavil_jax.config.compute import ComputeConfig
+from diffmavil_jax.config.constraints import must
 
 Seed = Annotated[int, must('from 0 to 2**31 - 1', lambda seed: 0 <= seed < 2**31)]
 
@@ -50,54 +35,26 @@ class Config:
     # import or export, whose missing parts begin new.
     init: str = ''
     teacher: str = ''  # of `stage2`: the run whose tokens the student predicts (MAViL, stage 2)
-    data: DataConfig = DataConfig()
-    audio: AudioConfig = AudioConfig()
-    video: VideoConfig = VideoConfig()
-    model: ModelConfig = ModelConfig()
+    data: clips.DataConfig = clips.DataConfig()
+    audio: clips.AudioConfig = clips.AudioConfig()
+    video: clips.VideoConfig = clips.VideoConfig()
+    model: network.ModelConfig = network.ModelConfig()
     compute: ComputeConfig = ComputeConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
-    masking: MaskingConfig = MaskingConfig()
-    batch: BatchConfig = BatchConfig()
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    train: TrainConfig = TrainConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    finetune: FinetuneConfig = FinetuneConfig()
-    parallel: ParallelConfig = ParallelConfig()
+    diffusion: network.DiffusionConfig = network.DiffusionConfig()
+    masking: network.MaskingConfig = network.MaskingConfig()
+    batch: training.BatchConfig = training.BatchConfig()
+    loss: network.LossConfig = network.LossConfig()
+    optimizer: training.OptimizerConfig = training.OptimizerConfig()
+    train: training.TrainConfig = training.TrainConfig()
+    checkpoint: training.CheckpointConfig = training.CheckpointConfig()
+    evaluation: training.EvaluationConfig = training.EvaluationConfig()
+    finetune: training.FinetuneConfig = training.FinetuneConfig()
+    parallel: training.ParallelConfig = training.ParallelConfig()
 
     def __post_init__(self) -> None:
         tree.check(self, 'config')
-
-    def problems(self) -> Iterator[Problem]:
-        """What contradicts what in other sections."""
-        target = self.diffusion.target
-        stage2 = self.objective == 'stage2'
-        if bool(self.teacher) != stage2:
-            yield 'teacher', self.teacher, 'the workdir of a run with objective=stage2, empty with others'
-        if stage2 and target != 'x0':
-            yield 'diffusion.target', target, 'x0 with objective=stage2: tokens are predicted, not patches'
-        for field, count, patch in (
-            ('frame_size', self.data.frame_size, 'patch'),
-            ('frames', self.data.frames, 'patch_frames'),
-        ):
-            if count % getattr(self.video, patch):
-                allowed = f'a multiple of video.{patch} ({getattr(self.video, patch)})'
-                yield f'data.{field}', count, allowed
-        if self.loss.normalize_targets and target != 'x0':
-            allowed = f'false with diffusion.target={target}; only x0 can be normalised'
-            yield 'loss.normalize_targets', True, allowed
-        stretches = self.masking.stretches
-        if self.batch.rule == 'listed' and len(self.batch.sizes) != stretches:
-            yield 'batch.sizes', self.batch.sizes, f'{stretches} sizes, one for each mask ratio'
-        if self.finetune.scratch and not self.init:
-            yield 'finetune.scratch', True, 'false without config.init, which says what network is meant'
-        warmup, samples = self.optimizer.warmup_samples, self.train.samples
-        if warmup > samples:
-            yield 'optimizer.warmup_samples', warmup, f'at most train.samples ({samples})'
-        clips, there = self.evaluation.retrieval_clips, self.data.eval_clips
-        if self.data.source == 'generated' and clips > there:
-            yield 'evaluation.retrieval_clips', clips, f'at most data.eval_clips ({there})'
+        for field, allowed in rules.contradictions(self):
+            raise tree.refusal(f'config.{field}', operator.attrgetter(field)(self), allowed)
 
     @property
     def loaded(self) -> str:

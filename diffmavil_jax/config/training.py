@@ -4,43 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from diffmavil_jax.config.clips import MODALITIES
-from diffmavil_jax.config.constraints import (
-    Count,
-    NotNegative,
-    Positive,
-    Problem,
-    Ratio,
-    Share,
-    ShareBelowOne,
-    Whole,
-    at_least,
-    must,
-)
+from diffmavil_jax.config.constraints import Below1, Count, NotNegative, Positive, Ratio, Share, Whole, must
 
 Axis = Annotated[
-    int, must('a positive number, or -1 for the devices that are left', lambda size: size == -1 or size >= 1)
+    int, must('a positive number, or -1 for the devices that are left', lambda n: n > 0 or n == -1)
 ]
-BatchSizes = Annotated[
+Sizes = Annotated[
     tuple[int, ...],
     must('positive whole numbers separated by commas, or empty', lambda sizes: all(n > 0 for n in sizes)),
 ]
-Epsilon = Annotated[float, must('greater than 0', lambda value: value > 0)]
-Samples = Annotated[
-    int,
-    at_least(1),
-    must('below 2**31: samples seen are counted in an int32 on the device', lambda n: n < 2**31),
-]
-LayerDecay = Annotated[float, must('a number above 0, up to 1', lambda value: 0 < value <= 1)]
 Folds = Annotated[
     tuple[str, ...], must('at least two splits separated by commas, or empty', lambda folds: len(folds) != 1)
 ]
+Samples = Annotated[
+    Count, must('below 2**31: samples seen are counted in an int32 on the device', lambda n: n < 2**31)
+]
 Address = Annotated[
-    str,
-    must('HOST:PORT of process 0', lambda text: not text or re.fullmatch(r'.+:\d+', text) is not None),
+    str, must('HOST:PORT of process 0', lambda text: not text or bool(re.fullmatch(r'.+:\d+', text)))
 ]
 
 
@@ -55,22 +38,13 @@ class BatchConfig:
 
     size: int = 512
     rule: Literal['fixed', 'visible_tokens', 'macs', 'listed'] = 'visible_tokens'
-    sizes: BatchSizes = ()  # of the buckets, in order
+    sizes: Sizes = ()  # of the buckets, in order
     max_size: int = 1024
     multiple: Count = 8
     lr_scaling: Literal['none', 'sqrt', 'linear'] = 'sqrt'  # how the rate follows a batch other than `size`
     # Gradients are summed over so many microbatches, for devices that can't hold a batch. InfoNCE then
     # contrasts within a microbatch: this saves memory, and adds no negatives.
     microbatches: Count = 1
-
-    def problems(self) -> Iterator[Problem]:
-        if self.size < 1 or self.size % self.multiple:
-            yield 'size', self.size, f'a positive multiple of batch.multiple ({self.multiple})'
-        if self.max_size < self.size:
-            yield 'max_size', self.max_size, f'a number of at least {self.size}'
-        if bool(self.sizes) != (self.rule == 'listed'):
-            allowed = f'one for each bucket with rule=listed, empty with others ({self.rule})'
-            yield 'sizes', self.sizes, allowed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +57,7 @@ class OptimizerConfig:
     weight_decay: NotNegative = 1e-5
     b1: Ratio = 0.9
     b2: Ratio = 0.95
-    epsilon: Epsilon = 1e-8  # beside the root
+    epsilon: Annotated[float, must('greater than 0', lambda value: value > 0)] = 1e-8  # beside the root
     clip_norm: NotNegative = 0.0  # 0: no clipping
 
 
@@ -94,12 +68,9 @@ class TrainConfig:
     samples: Samples = 40_000_000
     log_every_samples: Count = 10_000
     max_nonfinite_steps: Count = 3  # in a row
-    stuck_minutes: NotNegative = (
-        30.0  # that a step may take before the process ends with an error; 0: no limit
-    )
-    stuck_pause_minutes: NotNegative = (
-        180.0  # the same for an evaluation, a save or the compiler; 0: no limit
-    )
+    # Longer than a step may take: the process then ends with an error. 0: no limit.
+    stuck_minutes: NotNegative = 30.0
+    stuck_pause_minutes: NotNegative = 180.0  # the same for an evaluation, a save or the compiler
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,7 +89,7 @@ class EvaluationConfig:
 
     every_samples: Count = 2_000_000
     batch_size: Count = 64
-    retrieval_clips: Annotated[int, at_least(2)] = 256
+    retrieval_clips: Annotated[int, must('a number of at least 2', lambda clips: clips >= 2)] = 256
     reconstruction_clips: Count = 128
     probe_train_clips: Whole = 2_048
     probe_eval_clips: Whole = 1_024
@@ -138,15 +109,15 @@ class FinetuneConfig:
     # layer on the mean of their tokens, or on a learnt query's attention to them, is trained.
     probe: Literal['none', 'linear', 'attentive'] = 'none'
     loss: Literal['auto', 'softmax', 'sigmoid'] = 'auto'  # auto: sigmoid where a clip may have several labels
-    label_smoothing: ShareBelowOne = 0.0
+    label_smoothing: Below1 = 0.0
     # Of the learning rate, for each layer towards the input.
-    layer_decay: LayerDecay = 0.75
-    drop_path: ShareBelowOne = 0.1  # of the last layer; falls to 0 at the first
-    ema_decay: ShareBelowOne = 0.0  # of the exponential moving average of the parameters; 0: none
+    layer_decay: Annotated[float, must('a number above 0, up to 1', lambda value: 0 < value <= 1)] = 0.75
+    drop_path: Below1 = 0.1  # of the last layer; falls to 0 at the first
+    ema_decay: Below1 = 0.0  # of the exponential moving average of the parameters; 0: none
     # Shares of the tokens that are dropped: whole columns and rows of the spectrogram; any of the video.
-    time_mask: ShareBelowOne = 0.2
-    frequency_mask: ShareBelowOne = 0.2
-    video_mask: ShareBelowOne = 0.2
+    time_mask: Below1 = 0.2
+    frequency_mask: Below1 = 0.2
+    video_mask: Below1 = 0.2
     # The widest stripe that is blanked in the spectrogram, in frames and in mel bins.
     spec_augment_time: Whole = 0
     spec_augment_frequency: Whole = 0
@@ -159,29 +130,13 @@ class FinetuneConfig:
     positions: Literal['extend', 'interpolate'] = 'extend'
     # Splits that are held out in turn, one run each, such as fold1,fold2; they replace data.eval_split.
     folds: Folds = ()
-    validation_fraction: ShareBelowOne = 0.1  # of the training clips of each class
+    validation_fraction: Below1 = 0.1  # of the training clips of each class
     select: Literal['last', 'best'] = 'last'  # the parameters that are tested; `best` on validation clips
     clips_per_class: Whole = 0  # trained on; 0: all
-
-    def problems(self) -> Iterator[Problem]:
-        if self.select == 'best' and not self.validation_fraction:
-            yield 'select', self.select, "'last' without validation clips (validation_fraction = 0)"
 
     @property
     def modalities(self) -> tuple[str, ...]:
         return MODALITIES if self.modality == 'both' else (self.modality,)
-
-    def kept_lines(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """How many columns (time) and rows (frequency) of the audio tokens the masks leave."""
-        time, frequency = grid
-        return (
-            max(1, round(time * (1 - self.time_mask))),
-            max(1, round(frequency * (1 - self.frequency_mask))),
-        )
-
-    def kept_video(self, tokens: int) -> int:
-        """How many video tokens the mask leaves."""
-        return max(1, round(tokens * (1 - self.video_mask)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,11 +152,3 @@ class ParallelConfig:
     processes: Whole = 0
     process: int = -1
     heartbeat_s: Count = 100  # a process that is silent for so long is lost, and the others end
-
-    def problems(self) -> Iterator[Problem]:
-        if (self.data, self.fsdp, self.tensor).count(-1) > 1:
-            yield 'data', self.data, 'at most one axis of -1 among data, fsdp and tensor'
-        if self.coordinator and self.processes < 1:
-            yield 'processes', self.processes, 'the number of processes, with parallel.coordinator'
-        if self.coordinator and not 0 <= self.process < self.processes:
-            yield 'process', self.process, f'from 0 to {self.processes - 1}, with parallel.coordinator'

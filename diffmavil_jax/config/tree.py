@@ -6,12 +6,16 @@ import dataclasses
 import difflib
 import functools
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from diffmavil_jax.config.constraints import VERBATIM, Must, list_choices
 
 T = TypeVar('T')
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(
+    functools.partial(typing.get_type_hints, include_extras=True)
+)
 
 
 class ConfigError(ValueError):
@@ -24,26 +28,26 @@ def build(cls: type[T], values: Mapping[str, Any], path: str) -> T:
     Raises:
         ConfigError: for an unknown field, a value of a wrong type, or one that is not allowed.
     """
-    hints = _hints(typing.cast(Any, cls))
+    hints = _hints(cls)
     unknown = [key for key in values if key not in hints]
     if unknown:
         raise ConfigError(_no_such_field(path, unknown[0], hints))
-    converted = {key: _convert(hints[key], value, f'{path}.{key}') for key, value in values.items()}
-    for key, value in values.items():
-        _check(hints[key], converted[key], f'{path}.{key}', value)
-    return cls(**converted)
+    return cls(**{key: _convert(hints[key], value, f'{path}.{key}') for key, value in values.items()})
 
 
 def check(section: Any, path: str) -> None:
-    """Raises ConfigError for the first value of a section that its type or its `problems` do not allow."""
-    for name, hint in _hints(typing.cast(Any, type(section))).items():
+    """Raises ConfigError for the first value of a section that its type does not allow."""
+    for name, hint in _hints(type(section)).items():
         value = getattr(section, name)
         if dataclasses.is_dataclass(value):
             check(value, f'{path}.{name}')
         else:
-            _check(hint, value, f'{path}.{name}', spelled(value))
-    for name, value, allowed in section.problems() if hasattr(section, 'problems') else ():
-        raise ConfigError(f'{path}.{name} = {spelled(value)!r}: must be {allowed}.')
+            _check(hint, value, f'{path}.{name}', value)
+
+
+def refusal(path: str, value: Any, allowed: str) -> ConfigError:
+    """The error for a value that is not allowed."""
+    return ConfigError(f'{path} = {spelled(value)!r}: must be {allowed}.')
 
 
 def spelled(value: Any) -> Any:
@@ -64,7 +68,7 @@ def field_type(cls: type, path: str) -> str:
     for name in fields:
         if not dataclasses.is_dataclass(kind):
             raise ConfigError(f'{parent}.{name}: no such field; {parent} is of type {_type_name(kind)}.')
-        hints = _hints(typing.cast(type, kind))
+        hints = _hints(kind)
         if name not in hints:
             raise ConfigError(_no_such_field(parent, name, hints))
         kind, parent = hints[name], f'{parent}.{name}'
@@ -77,11 +81,6 @@ def _no_such_field(path: str, name: str, known: Iterable[str]) -> str:
     return f'{path}.{name}: no such field.{hint}'
 
 
-@functools.cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
-
-
 def _bare(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     """A type without its conditions, and the conditions."""
     if typing.get_origin(kind) is typing.Annotated:
@@ -90,14 +89,16 @@ def _bare(kind: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _check(kind: Any, value: Any, path: str, said: Any) -> None:
-    """Raises ConfigError where a value is not one of a Literal, or breaks a condition of its type."""
+    """Raises ConfigError where a value is not one of a Literal, or breaks a condition of its type.
+
+    The error has the value as `said`, which may be a text with commas where the value is a list.
+    """
     bare, conditions = _bare(kind)
-    choices = typing.get_args(bare) if typing.get_origin(bare) is typing.Literal else None
-    if choices and value not in choices:
-        raise ConfigError(f'{path} = {said!r}: must be {list_choices(choices)}.')
+    if typing.get_origin(bare) is typing.Literal and value not in typing.get_args(bare):
+        raise refusal(path, said, list_choices(typing.get_args(bare)))
     for condition in conditions:
         if isinstance(condition, Must) and not condition.holds(value):
-            raise ConfigError(f'{path} = {said!r}: must be {condition.words()}.')
+            raise refusal(path, said, condition.words())
 
 
 def _type_name(kind: Any) -> str:
@@ -111,18 +112,21 @@ def _type_name(kind: Any) -> str:
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
     bare, conditions = _bare(kind)
+    wanted = str if typing.get_origin(bare) is typing.Literal else bare
     if dataclasses.is_dataclass(bare):
         if not isinstance(value, Mapping):
             raise ConfigError(f'{path} = {value!r}: must be a section with fields.')
         return build(typing.cast(type, bare), value, path)
     if typing.get_origin(bare) is tuple:
-        return _tuple(typing.get_args(bare), conditions, value, path)
-    if bare is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    wanted = str if typing.get_origin(bare) is typing.Literal else bare
-    if type(value) is not wanted:
+        result: Any = _tuple(typing.get_args(bare), conditions, value, path)
+    elif bare is float and type(value) is int:
+        result = float(value)
+    elif type(value) is wanted:
+        result = value
+    else:
         raise ConfigError(f'{path} = {value!r}: must be of type {wanted.__name__}.')
-    return value
+    _check(kind, result, path, value)
+    return result
 
 
 def _tuple(parts: tuple[Any, ...], conditions: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config.network import ComputeConfig
+from diffmavil_jax.config.compute import ComputeConfig
 
 Implementation = Literal['auto', 'xla', 'cudnn']
 

@@ -11,7 +11,7 @@ import jax.extend
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config.network import ComputeConfig
+from diffmavil_jax.config.compute import ComputeConfig
 from diffmavil_jax.models.attention import attend, pad_to_even
 
 LAYER_NORM_EPSILON = 1e-6

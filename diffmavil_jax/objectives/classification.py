@@ -19,6 +19,7 @@ from diffmavil_jax.objectives.masking import random_masks
 from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.objectives.randomness import clip_keys
 from diffmavil_jax.parallel.metrics import Metrics
+from diffmavil_jax.plan.buckets import kept_lines
 
 LOSSES = {'softmax': optax.losses.softmax_cross_entropy, 'sigmoid': optax.losses.sigmoid_binary_cross_entropy}
 
@@ -135,7 +136,7 @@ class ClassificationObjective:
         config, finetune, visible = self.config, self.config.finetune, {}
         if 'audio' in finetune.modalities and counts['audio'].visible < config.audio.num_tokens:
             keys, grid = self._keys('audio mask', positions), config.audio.grid
-            visible['audio'] = augmentation.random_lines(keys, grid, finetune.kept_lines(grid))
+            visible['audio'] = augmentation.random_lines(keys, grid, kept_lines(config))
         if 'video' in finetune.modalities and counts['video'].visible < config.video_tokens:
             keys = self._keys('video mask', positions)
             visible['video'], _ = random_masks(keys, config.video_tokens, counts['video'].visible, 0)

@@ -76,12 +76,21 @@ def make_plan(config: Config) -> Plan:
     return _classification_plan(config) if config.objective == 'classification' else _curriculum_plan(config)
 
 
+def kept_lines(config: Config) -> tuple[int, int]:
+    """How many columns (time) and rows (frequency) of the audio tokens the masks of a classifier leave."""
+    time, frequency = config.audio.grid
+    return (
+        max(1, round(time * (1 - config.finetune.time_mask))),
+        max(1, round(frequency * (1 - config.finetune.frequency_mask))),
+    )
+
+
 def _classification_plan(config: Config) -> Plan:
     """One bucket for the whole run, rounded to whole batches."""
     finetune, batch_size = config.finetune, config.batch.size
     hears, sees = 'audio' in finetune.modalities, 'video' in finetune.modalities
-    audio = math.prod(finetune.kept_lines(config.audio.grid)) if hears else 0
-    video = finetune.kept_video(config.video_tokens) if sees else 0
+    audio = math.prod(kept_lines(config)) if hears else 0
+    video = max(1, round(config.video_tokens * (1 - finetune.video_mask))) if sees else 0
     whole_audio, whole_video = config.audio.num_tokens if hears else 0, config.video_tokens if sees else 0
     steps = max(1, round(config.train.samples / batch_size))
     bucket = Bucket(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffmavil_jax.config.network import ComputeConfig
+from diffmavil_jax.config.compute import ComputeConfig
 from diffmavil_jax.models import attention
 from diffmavil_jax.models.transformer import Compute, Stack
 

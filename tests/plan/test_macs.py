@@ -10,7 +10,8 @@ import pytest
 
 from diffmavil_jax.config import network as config_module
 from diffmavil_jax.config.clips import AudioConfig, DataConfig
-from diffmavil_jax.config.network import ComputeConfig, MaskingConfig, ModelConfig, VitSize
+from diffmavil_jax.config.compute import ComputeConfig
+from diffmavil_jax.config.network import MaskingConfig, ModelConfig, VitSize
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.training import BatchConfig
 from diffmavil_jax.models.pretraining import PretrainingModel, View
