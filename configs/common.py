@@ -54,11 +54,11 @@ def _small(config: ConfigDict) -> None:
     config.data.update(seconds=2.0, frames=8, frame_size=48)
     # 64 mel bins: a patch then spans several partials of a sound, and a clip has half the tokens.
     config.audio.update(front_end='generated', num_mel_bins=64, num_frames=192, patch=16)
-    # Small patches, of many pictures: an object is two of them wide.
+    # Small patches that span four frames: an object is two patches wide.
     config.video.update(patch=8, patch_frames=4)
     config.model.update(size='demo', fusion_layers=1, decoder_width=64, decoder_layers=1, decoder_heads=2)
-    # The papers weigh the contrastive terms 0.1 and 0.01 over 20 epochs of 2 M clips. In minutes they
-    # have to lead, need many small steps, and learn little from a tenth of a clip that has 120 tokens.
+    # The papers weight the contrastive terms 0.1 and 0.01, over 20 epochs of 2 M clips. A run of minutes
+    # learns if these terms lead, steps are many and small, and more than a tenth of 120 tokens is visible.
     config.loss.update(inter_weight=1.0, intra_weight=0.5, intra_temperature=0.1)
     config.loss.update(audio_weight=10.0, video_weight=3.0)
     config.masking.update(start_ratio=0.75, end_ratio=0.5, buckets=2)
@@ -68,7 +68,7 @@ def _small(config: ConfigDict) -> None:
 
 
 def demo(config: ConfigDict) -> None:
-    """The generated world on a CPU (the default); see experiments/README.md."""
+    """The generated world on a CPU (the default); see experiments/results/demo.md."""
     _small(config)
     config.train.update(samples=11_500, log_every_samples=500)
     config.evaluation.update(every_samples=5_750, probe_train_clips=1_024, probe_eval_clips=512)
@@ -76,7 +76,7 @@ def demo(config: ConfigDict) -> None:
 
 
 def demo_long(config: ConfigDict) -> None:
-    """The same, ten times as long: 35 minutes."""
+    """The demo, ten times as long: 35 minutes on two CPU cores."""
     demo(config)
     config.train.update(samples=120_000, log_every_samples=2_000)
     config.evaluation.update(every_samples=20_000, probe_train_clips=2_048, probe_eval_clips=1_024)

@@ -16,6 +16,6 @@ def get_config(variant: str = 'demo') -> ConfigDict:
 
 
 def techniques(config: ConfigDict) -> None:
-    """What it changes of configs/diffmavil.py."""
+    """Those of configs/diffmavil.py, with cross-attention for audio too."""
     diffmavil.techniques(config)
     config.model.audio_decoder = 'cross'

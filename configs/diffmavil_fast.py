@@ -18,7 +18,7 @@ def get_config(variant: str = 'demo') -> ConfigDict:
     """The config of a variant; `help` lists them."""
     config = common.build('diffmavil_fast', variant, diffmavil_cross.techniques, __doc__ or '')
     config.model.decoded_fraction = _DECODED
-    # Where few tokens are visible it is one of fifteen, and no feature is taken from it.
+    # Among few visible tokens it would be one in fifteen, and features do not use it.
     config.model.class_token = False
     config.loss.inter_both_views = True
     config.batch.rule = 'fixed'

@@ -33,7 +33,6 @@ FRONT_ENDS: Mapping[str, FrontEnd] = {
     'cavmae': FrontEnd(-5.081, 4.4849, 1.0),
 }
 
-
 FrontEndName = Annotated[str, one_of(lambda: FRONT_ENDS)]
 Splits = Annotated[tuple[str, ...], must('at least one split', lambda splits: len(splits) > 0)]
 Weights = Annotated[
@@ -68,9 +67,9 @@ class DataConfig:
     # Splits or parts of them, such as train[:90%]; each dataset has at least one of them.
     train_split: Splits = ('train',)
     eval_split: tuple[str, ...] = ()  # empty: validation, test or eval, the first that a dataset has
-    cache_gb: NotNegative = 1.0  # decoded clips of a folder kept in memory, in each process that reads
-    threads: Count = 2  # that read, in each process that reads
-    workers: Whole = 0  # processes that read; 0: the one that trains
+    cache_gb: NotNegative = 1.0  # of decoded clips of a folder, kept in memory by each reading process
+    threads: Count = 2  # reading threads in each reading process
+    workers: Whole = 0  # reading processes; 0: the training process reads
     prefetch_batches: Count = 2
 
     @property

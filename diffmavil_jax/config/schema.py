@@ -31,8 +31,8 @@ class Config:
     name: str = 'diffmavil'
     seed: Seed = 0
     objective: Literal['pretraining', 'stage2', 'classification'] = 'pretraining'
-    # What this run starts from: the encoders (and, to pretrain, decoders) of a run, or the directory of an
-    # import or export, whose missing parts begin new.
+    # The run whose encoders (and, in pretraining, decoders) this one starts from, or the directory of an
+    # import or export. Parts that it lacks start from random values.
     init: str = ''
     teacher: str = ''  # of `stage2`: the run whose tokens the student predicts (MAViL, stage 2)
     data: clips.DataConfig = clips.DataConfig()

@@ -33,7 +33,7 @@ class BatchConfig:
 
     `visible_tokens` keeps batch x visible tokens constant, `macs` keeps the multiply-accumulates of a step
     constant. Which of them the paper used is not stated in the abstract. `listed` takes `sizes`, such as
-    those that `main.py --fit_batch` finds for a memory.
+    those that `main.py --fit_batch` finds for a given memory.
     """
 
     size: int = 512
@@ -57,7 +57,8 @@ class OptimizerConfig:
     weight_decay: NotNegative = 1e-5
     b1: Ratio = 0.9
     b2: Ratio = 0.95
-    epsilon: Annotated[float, must('greater than 0', lambda value: value > 0)] = 1e-8  # beside the root
+    # Added to the root of the second moment.
+    epsilon: Annotated[float, must('greater than 0', lambda value: value > 0)] = 1e-8
     clip_norm: NotNegative = 0.0  # 0: no clipping
 
 
@@ -68,7 +69,7 @@ class TrainConfig:
     samples: Samples = 40_000_000
     log_every_samples: Count = 10_000
     max_nonfinite_steps: Count = 3  # in a row
-    # Longer than a step may take: the process then ends with an error. 0: no limit.
+    # A step that takes longer ends the process with an error; 0: no limit.
     stuck_minutes: NotNegative = 30.0
     stuck_pause_minutes: NotNegative = 180.0  # the same for an evaluation, a save or the compiler
 
@@ -104,13 +105,13 @@ class FinetuneConfig:
     """
 
     modality: Literal['audio', 'video', 'both'] = 'both'
-    scratch: bool = False  # of the run that `init` names, only network and front end are taken
+    scratch: bool = False  # takes network and front end from `init`, but no parameters
     # `none`: all parameters are trained. `linear`, `attentive`: the encoders are frozen, and a linear
     # layer on the mean of their tokens, or on a learnt query's attention to them, is trained.
     probe: Literal['none', 'linear', 'attentive'] = 'none'
     loss: Literal['auto', 'softmax', 'sigmoid'] = 'auto'  # auto: sigmoid where a clip may have several labels
     label_smoothing: Below1 = 0.0
-    # Of the learning rate, for each layer towards the input.
+    # The learning rate is multiplied by this for each layer towards the input.
     layer_decay: Annotated[float, must('a number above 0, up to 1', lambda value: 0 < value <= 1)] = 0.75
     drop_path: Below1 = 0.1  # of the last layer; falls to 0 at the first
     ema_decay: Below1 = 0.0  # of the exponential moving average of the parameters; 0: none
@@ -123,10 +124,11 @@ class FinetuneConfig:
     spec_augment_frequency: Whole = 0
     mixup_rate: Share = 0.0  # share of the clips that are mixed with another
     mixup_alpha: Positive = 10.0  # of the Beta distribution
-    roll: bool = False  # sound is shifted in time, around its ends
+    roll: bool = False  # sound is shifted in time, and wraps around
     gain_db: NotNegative = 0.0  # sound becomes louder or softer by up to this
     class_balanced: bool = False  # clips of rare classes are drawn more often
-    # Of a length other than that of `init`, also to pretrain: `extend` (stored ones: trim) or `interpolate`.
+    # Of clips whose length is not that of `init`, also in pretraining: sin-cos positions go on and stored
+    # ones are trimmed (`extend`), or both are interpolated.
     positions: Literal['extend', 'interpolate'] = 'extend'
     # Splits that are held out in turn, one run each, such as fold1,fold2; they replace data.eval_split.
     folds: Folds = ()
@@ -141,14 +143,14 @@ class FinetuneConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
-    """Mesh axes; -1 takes the devices that the others leave. And how the hosts find each other."""
+    """The axes of the mesh (-1: the devices that the others leave), and how hosts find each other."""
 
     data: Axis = -1
     fsdp: Axis = 1
     tensor: Axis = 1
     compilation_cache: str = '~/.cache/diffmavil_jax'  # empty: none
-    # Without these, a TPU pod, Slurm and MPI are asked. One process alone asks nobody.
+    # Without these, they come from the TPU pod, Slurm or MPI; a single process needs none.
     coordinator: Address = ''  # HOST:PORT of process 0
     processes: Whole = 0
     process: int = -1
-    heartbeat_s: Count = 100  # a process that is silent for so long is lost, and the others end
+    heartbeat_s: Count = 100  # a process that is silent for longer counts as lost, and the others end

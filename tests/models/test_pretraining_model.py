@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
-from diffmavil_jax.config.network import ComputeConfig, ModelConfig
+from diffmavil_jax.config.compute import ComputeConfig
+from diffmavil_jax.config.network import ModelConfig
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.encoders import Encoder
 from diffmavil_jax.models.pretraining import PretrainingModel, View
