@@ -26,6 +26,7 @@ from diffmavil_jax.tasks.reports import folds as crossvalidation
 from diffmavil_jax.tasks.reports.facts import Facts
 from diffmavil_jax.tasks.task import Task
 from diffmavil_jax.training import loop
+from diffmavil_jax.training.background import Background
 from diffmavil_jax.training.cadence import Cadence
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
@@ -93,9 +94,13 @@ def _run_one(config: Config, workdir: str, *, overwrite: bool, command: str, sta
         # CPU: the first execution is slow. Elsewhere there is memory for one state only, and with several
         # devices collectives have to run in the same order everywhere.
         rehearse = mesh.size == 1 and mesh.devices.item().platform == 'cpu'
-        steps = CompiledSteps(program.lower, len(plan.buckets), rehearse=rehearse)
+        steps = CompiledSteps(program.lower, len(plan.buckets), rehearse=rehearse, say=_say)
         with StopSignal() as stop, _stores(config, task, directory, output) as (store, writer):
-            state, timings = _restore_or_init(program, steps, plan, task, store, directory)
+            begun = _restore_or_init(program, steps, plan, task, store, directory, stop)
+            if begun is None:
+                _say('Stopped before the first step, with nothing to save; the same command starts again.')
+                return False
+            state, timings = begun
             report = directory.path / 'report' / 'index.html'
             if int(state.samples_seen) >= plan.total_samples and report.exists():
                 _say(f'The run is complete; its report is {report}')
@@ -156,8 +161,12 @@ def _restore_or_init(
     task: Task,
     store: CheckpointStore,
     directory: Workdir,
-) -> tuple[TrainState, Timings]:
-    """The newest readable checkpoint, or a new state; the first step compiles meanwhile."""
+    stop: StopSignal,
+) -> tuple[TrainState, Timings] | None:
+    """The newest readable checkpoint, or a new state; the first step compiles meanwhile.
+
+    None if told to stop before a new state was there: making one has to compile as well.
+    """
     first = store.latest() or 0
     if first < plan.total_samples:
         steps.prepare(plan.index_at(first))
@@ -168,7 +177,10 @@ def _restore_or_init(
         return state, Timings(**metadata['timings'])
     if directory.resumed:
         _say('Starting again: the run that is here had not saved a checkpoint yet.')
-    return task.start(program.init()), Timings()
+    state = Background(lambda: task.start(program.init()), 'init').result(
+        stop.is_set, lambda seconds: _say(f'Making the parameters: {seconds:.0f} s so far.')
+    )
+    return None if state is None else (state, Timings())
 
 
 def _say(text: str) -> None:

@@ -250,8 +250,10 @@ def test_told_to_stop_while_it_compiles_it_exits_with_0_at_once(tiny_flags, tmp_
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, output
-    assert 'Stopped and saved at clip 0;' in output
-    assert checkpoints(workdir) == [0]
+    # It is told either while it makes the parameters, or while it waits for the first step.
+    saved = 'Stopped and saved at clip 0;' in output
+    assert saved or 'Stopped before the first step, with nothing to save;' in output
+    assert checkpoints(workdir) == ([0] if saved else [])
 
 
 @pytest.mark.parametrize('method', ['diffmavil', 'mavil'])

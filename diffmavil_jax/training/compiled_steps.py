@@ -19,7 +19,12 @@ class CompiledSteps:
     """
 
     def __init__(
-        self, lower: Callable[[int], jax.stages.Lowered], count: int, *, rehearse: bool = False
+        self,
+        lower: Callable[[int], jax.stages.Lowered],
+        count: int,
+        *,
+        rehearse: bool = False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Nothing is compiled yet.
 
@@ -29,10 +34,12 @@ class CompiledSteps:
             rehearse: whether each step is executed on zeros once it is compiled. XLA's CPU runtime sets
                 up its kernels in the first execution, and memory is touched that was not before: a
                 training step would take two to three times as long.
+            say: is told while a step is waited for.
         """
         self._lower = lower
         self._count = count
         self._rehearse = rehearse
+        self._say = say
         self._jobs: dict[int, Background] = {}
 
     def prepare(self, index: int) -> None:
@@ -43,7 +50,12 @@ class CompiledSteps:
     def get(self, index: int, should_stop: Callable[[], bool]) -> Any | None:
         """The compiled step of a bucket; waits for it. None if told to stop while waiting."""
         self.prepare(index)
-        return self._jobs[index].result(should_stop)
+        return self._jobs[index].result(
+            should_stop,
+            lambda seconds: self._say(
+                f'Compiling the step of bucket {index + 1} of {self._count}: {seconds:.0f} s so far.'
+            ),
+        )
 
     def release(self, index: int) -> None:
         """Forgets the step of a bucket that is over."""

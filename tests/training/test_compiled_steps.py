@@ -6,6 +6,7 @@ import time
 import jax
 import pytest
 
+from diffmavil_jax.training import background
 from diffmavil_jax.training.compiled_steps import CompiledSteps
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -87,6 +88,19 @@ def test_an_error_of_the_compile_thread_is_raised_where_it_is_waited_for(where):
     steps.prepare(0)
     with pytest.raises(ValueError, match=f'in {where}'):
         steps.get(0, lambda: False)
+
+
+def test_waiting_is_said(monkeypatch):
+    monkeypatch.setattr(background, 'WAITING_EVERY_S', 0.05)
+    go, said = threading.Event(), []
+
+    def say(text):
+        said.append(text)
+        go.set()
+
+    steps = CompiledSteps(lambda index: Fake(lambda: go.wait(60)), 3, say=say)
+    assert steps.get(1, lambda: False)
+    assert said and said[0].startswith('Compiling the step of bucket 2 of 3: ') and 's so far' in said[0]
 
 
 def test_told_to_stop_while_waiting_it_returns_none():
