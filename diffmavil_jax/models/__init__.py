@@ -1,4 +1,4 @@
-"""The networks. They are deterministic given masks, time steps and noise, and know nothing of data or loss.
+"""The networks and their front end: deterministic given masks, time steps and noise, without data or losses.
 
 Letters in shapes: b clips, n tokens of a modality, k visible tokens, z the same with a class token
 before them if the encoder has one, m decoded (masked) tokens, p values of a patch, o values of a target,

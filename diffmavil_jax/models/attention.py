@@ -76,7 +76,7 @@ def choose(asked: Implementation, dtype: str) -> tuple[Implementation, str]:
         dtype: of the activations.
     """
     if asked != 'auto':
-        return asked, 'asked for'
+        return asked, 'set in the config'
     if jax.default_backend() != 'gpu' or dtype != 'bfloat16':
         return 'xla', f'cuDNN has none for {dtype} on {jax.default_backend()}'
     keys = jax.random.split(jax.random.key(0), 3)
@@ -120,7 +120,7 @@ def _forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Ar
 def _backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     query, key, value, weights, mixed = saved
     to_weights = jnp.matmul(gradient, _transposed(value), preferred_element_type=jnp.float32)
-    # The mean of to_weights under weights: what the softmax takes off it.
+    # The mean of to_weights under the weights, which the derivative of a softmax subtracts.
     mean = (gradient.astype(jnp.float32) * mixed).sum(axis=-1, keepdims=True)
     to_logits = (weights * (to_weights - mean)).astype(query.dtype)
     return to_logits @ key, _transposed(to_logits) @ query, _transposed(weights) @ gradient
@@ -130,10 +130,10 @@ _attend.defvjp(_forward, _backward)
 
 
 def _transposed(x: jax.Array) -> jax.Array:
-    """On a CPU, written to memory.
+    """The transpose of each matrix.
 
-    XLA folds transposes into the products, and its CPU back end has no fast path for a batch of
-    those: an attention layer's gradient took two to three times as long.
+    CPU: written to memory. XLA folds transposes into the products, and its CPU back end has no fast
+    path for a batch of these: an attention layer's gradient took two to three times as long.
     """
     return jax.lax.platform_dependent(
         x,

@@ -14,15 +14,15 @@ from diffmavil_jax.models.encoders import FusionEncoder, make_encoder
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.transformer import Attention, Compute, dense, layer_norm
 
-NEW = ('head', 'attentive')  # how the names of the parameters begin that pretraining does not have
+NEW = ('head', 'attentive')  # name prefixes of the parameters that a pretrained network does not have
 MOMENTS = 'feature_moments'  # of a linear probe: measured, not trained
 
 
 class Standardized(nn.Module):
-    """(x - mean) / deviation of each feature, with moments that nothing trains.
+    """(x - mean) / deviation of each feature, with moments that are not trained.
 
-    In a probe it is the batch norm without parameters of He et al. 2022 (appendix A.1). The encoder is
-    frozen, so that moments over all training clips can stand for running ones.
+    It stands for the batch norm without parameters of the probe of He et al. 2022 (appendix A.1). A
+    probe's encoder is frozen, so moments over all training clips replace running ones.
     """
 
     @nn.compact
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
     Encoders and fusion have the names and shapes that `PretrainingModel` gives them. Tokens are
     pooled by their mean without class tokens or, for an attentive probe, by the attention of one
     learnt query for each modality. With both modalities the pooled features are concatenated. A linear
-    probe standardises them, others have a layer norm.
+    probe standardises them; otherwise they pass a layer norm.
     """
 
     config: Config
@@ -59,8 +59,8 @@ class Classifier(nn.Module):
 
         Args:
             patches: of each modality of `config.finetune`.
-            visible: the tokens that are seen, of each modality; all without it.
-            drop_path_scale: for `audio`, `video` and `fusion`, see `Block`.
+            visible: indices of the visible tokens, by modality; all tokens of a modality that it lacks.
+            drop_path_scale: for each layer of `audio`, `video` and `fusion`, see `Block`.
         """
         finetune, model = self.config.finetune, self.config.model
         compute = Compute.of(self.config.compute)

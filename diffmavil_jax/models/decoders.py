@@ -38,10 +38,21 @@ class Decoder(nn.Module):
         noisy: Float[Array, 'b m p'] | None,
         timestep: Int[Array, ' b'] | None,
     ) -> Float[Array, 'b m o']:
-        """Returns the prediction for tokens `decoded`, float32, in the units of the target."""
+        """Predicts the decoded tokens.
+
+        Args:
+            latents: of the visible tokens, after fusion.
+            visible: their indices.
+            decoded: indices of the tokens to predict.
+            noisy: diffused patches of these; None: the mask token.
+            timestep: of the diffusion, for each clip; not needed without conditioning.
+
+        Returns:
+            Predictions, float32, in the units of the target.
+        """
         positions = jnp.asarray(sincos_table(self.grid, self.width), self.compute.dtype)
         memory = dense(self.width, ('embed', 'decoder'), 'latent_embedding', self.compute.dtype)(latents)
-        # A class token has no place in the grid.
+        # A class token has no position in the grid.
         class_tokens = latents.shape[1] - visible.shape[1]
         offsets = jnp.pad(take_rows(positions, visible), ((0, 0), (class_tokens, 0), (0, 0)))
         memory = shard_batch(memory + offsets)

@@ -17,7 +17,7 @@ class Encoder(nn.Module):
     """f_a or f_v: embeds patches of one modality and runs a ViT over them.
 
     The output is not normed: the fusion encoder takes the residual stream (as in the
-    public inference code of MAViL). Shapes are those with a class token.
+    public inference code of MAViL).
     """
 
     grid: tuple[int, ...]
@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     depth: int
     heads: int
     compute: Compute = Compute()
-    time_step: float = 1.0  # between neighbours in time, in those that the encoder was trained with
+    time_step: float = 1.0  # distance of neighbours in time, see `sincos_table`
     has_class_token: bool = True
     stores_positions: bool = False  # see `ModelConfig.positions`
 
@@ -36,12 +36,12 @@ class Encoder(nn.Module):
         token_ids: Int[Array, 'b k'] | None = None,
         drop_path_scale: Float[Array, 'depth b 2'] | None = None,
     ) -> Float[Array, 'b z d']:
-        """Encodes the patches; token 0 of the result is the class token.
+        """Encodes the patches; token 0 of the result is the class token, if there is one.
 
         Args:
-            patches: those that are seen.
-            token_ids: which tokens of the clip they are; None: all, in order.
-            drop_path_scale: see `Block`.
+            patches: the visible patches.
+            token_ids: their indices in the clip; None: all tokens, in order.
+            drop_path_scale: for each layer, see `Block`.
         """
         positions = self._positions().astype(self.compute.dtype)
         positions = positions[None] if token_ids is None else take_rows(positions, token_ids)

@@ -1,8 +1,9 @@
-"""Log-mel in JAX: Kaldi's fbank as torchaudio computes it, and its normalisation.
+"""The front ends: from int16 sound to a normalised log-mel spectrogram, from uint8 frames to pixels.
 
-Runs inside the train step, so that a clip stays int16 on the wire. librosa's mel filters
-are triangles in Hz and its framing is centred; Kaldi's are triangles in mel and its frames
-lie within the signal, which the published front ends (AST, AudioMAE, CAV-MAE) use.
+They run inside the train step, so that clips reach the device as integers. Log-mel is Kaldi's fbank as
+torchaudio computes it, which the published front ends (AST, AudioMAE, CAV-MAE) use: its filters are
+triangles in mel, and its windows lie within the signal. librosa's filters are triangles in Hz, and its
+windows are centred.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LOG_FLOOR = float(np.finfo(np.float32).eps)
 
 
 def framing(sample_rate: int) -> tuple[int, int, int]:
-    """Samples of a window, from a window to the next, and of the transform: the next power of two."""
+    """In samples: the window, the hop, and the Fourier transform (a power of two that holds a window)."""
     window = round(_WINDOW_SECONDS * sample_rate)
     return window, round(_HOP_SECONDS * sample_rate), 1 << (window - 1).bit_length()
 
@@ -49,7 +50,7 @@ def log_mel(
     frames = frames - frames.mean(axis=-1, keepdims=True)
     previous = jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
     frames = (frames - PREEMPHASIS * previous) * np.hanning(window).astype(np.float32)
-    # Padded here: on a CPU, rfft's own padding takes as long as the transform.
+    # CPU: padded here, because rfft's own padding takes as long as the transform.
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, fft_length - window)))
     spectrum = jnp.fft.rfft(frames)[..., :-1]
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
@@ -76,9 +77,15 @@ def spectrogram(
 def pad_after(
     features: Float[Array, 'b t f'], samples: Int[Array, ' b'], config: AudioConfig, sample_rate: int
 ) -> Float[Array, 'b t f']:
-    """Normalised log-mel with the front end's padding in place of what a clip's sound does not fill.
+    """Replaces what follows a clip's sound by the front end's padding.
 
     The result is that of `spectrogram` for the first `samples` of each clip alone.
+
+    Args:
+        features: of `spectrogram`.
+        samples: the length of each sound.
+        config: of the front end.
+        sample_rate: Hz.
     """
     window, hop, _ = framing(sample_rate)
     frames = 1 + (samples - window) // hop
@@ -95,10 +102,10 @@ def pixels(frames: Num[Array, '*shape 3'], config: VideoConfig) -> Float[Array, 
 
 
 def spectrogram_range(config: AudioConfig, sample_rate: int) -> tuple[float, float]:
-    """Bounds of what `spectrogram` gives, of the sound of a clip."""
+    """The lowest and the highest value that `spectrogram` can give for sound."""
     window, _, fft_length = framing(sample_rate)
     filters = mel_filters(config.num_mel_bins, fft_length, sample_rate)
-    # Removing the means of clip and frame may double an amplitude each.
+    # Subtracting the mean of the clip and that of the window may double an amplitude each.
     largest = 4 * (1 + PREEMPHASIS) * np.hanning(window).sum()
     bounds = np.log([LOG_FLOOR, largest**2 * filters.sum(axis=0).max()])
     front_end = config.normalization
@@ -125,9 +132,12 @@ def _mel(hz: Any) -> Any:
 
 
 def _frames(sound: Float[Array, 'b samples'], window: int, hop: int) -> Float[Array, 'b t window']:
-    """Put together from slices of a hop each: a gather of single samples takes longer."""
+    """The windows of each sound.
+
+    CPU: put together from slices of one hop each, because a gather of single samples takes longer.
+    """
     count = max(0, 1 + (sound.shape[-1] - window) // hop)
-    parts = -(-window // hop)
-    sound = jnp.pad(sound, ((0, 0), (0, parts * hop - window)))
-    slices = [sound[:, k * hop : (k + count) * hop].reshape(len(sound), count, hop) for k in range(parts)]
+    hops = -(-window // hop)
+    sound = jnp.pad(sound, ((0, 0), (0, hops * hop - window)))
+    slices = [sound[:, k * hop : (k + count) * hop].reshape(len(sound), count, hop) for k in range(hops)]
     return jnp.concatenate(slices, axis=-1)[..., :window]

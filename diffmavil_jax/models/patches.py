@@ -36,10 +36,10 @@ def unpatchify_video(
 
 
 def take_tokens(tokens: Float[Array, 'b n p'], ids: Int[Array, 'b k']) -> Float[Array, 'b k p']:
-    """Picks tokens `ids` of each clip, which must be there."""
+    """Picks tokens `ids` of each clip; indices out of range are undefined behaviour."""
     return jnp.take_along_axis(tokens, ids[..., None], axis=1, mode='promise_in_bounds')
 
 
 def take_rows(table: Float[Array, 'n d'], ids: Int[Array, 'b k']) -> Float[Array, 'b k d']:
-    """Picks rows `ids` of a table, which must be there."""
+    """Picks rows `ids` of a table; indices out of range are undefined behaviour."""
     return table.at[ids].get(mode='promise_in_bounds')

@@ -1,4 +1,4 @@
-"""Fixed sin-cos positions for any grid, and stored ones for another grid than theirs."""
+"""Positions of tokens: sin-cos tables for any grid, and stored tables fitted to another grid."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jaxtyping import Float
 def sincos_table(grid: tuple[int, ...], width: int, time_step: float = 1.0) -> Float[np.ndarray, 'n d']:
     """Positions of a (time, frequency) or (time, height, width) grid, first axis slowest.
 
-    Neighbours in time are `time_step` apart, others 1. Where a clip has another number of them
-    than a network was trained with, 1 extends or trims its table, and old / new interpolates it.
+    Neighbours in time are `time_step` apart, all others 1. For clips of another length than a network
+    was trained with, `time_step` 1 extends or trims its table; old length / new length interpolates it.
 
-    In two dimensions each axis has half of the width (MAE); in three, time has a quarter
+    With two axes, each has half of the width (MAE); with three, time has a quarter
     and each spatial axis three eighths (spatio-temporal MAE: Feichtenhofer et al. 2022).
 
     Raises:
-        ValueError: where the width does not split into pairs of sine and cosine.
+        ValueError: the width does not split into pairs of sine and cosine.
     """
     shares = {2: (width // 2, width // 2), 3: (width // 4, 3 * width // 8, 3 * width // 8)}[len(grid)]
     if sum(shares) != width or any(share % 2 for share in shares):
@@ -37,7 +37,7 @@ def fit_table(
     """Stored positions of one grid for another: trimmed in time, or interpolated (Keys 1981, a = -0.5).
 
     Raises:
-        ValueError: other positions than the first in time would be needed, without interpolation.
+        ValueError: without interpolation, the new grid is not the beginning of the old one in time.
     """
     if interpolate:
         return _resized(table, grid, wanted)
@@ -45,10 +45,10 @@ def fit_table(
 
 
 def trimmed(grid: tuple[int, ...], wanted: tuple[int, ...]) -> int:
-    """How many of the first positions of a grid another one has, which has fewer times.
+    """How many positions remain of a grid that is cut in time.
 
     Raises:
-        ValueError: the other has more times, or differs elsewhere.
+        ValueError: the wanted grid has more times, or differs along another axis.
     """
     if wanted[0] > grid[0] or wanted[1:] != grid[1:]:
         sizes = [' x '.join(str(size) for size in sizes) for sizes in (grid, wanted)]
@@ -59,10 +59,10 @@ def trimmed(grid: tuple[int, ...], wanted: tuple[int, ...]) -> int:
 def picture_table(
     table: Float[np.ndarray, 'n d'], grid: tuple[int, int], wanted: tuple[int, ...]
 ) -> Float[np.ndarray, 'm d']:
-    """A picture's stored positions for clips.
+    """Positions of clips from those stored for pictures.
 
-    For sound, the picture's axes become time and frequency. For video, its table is that of
-    the first time step; sin-cos offsets tell the later ones from it.
+    For sound, the axes of the picture become time and frequency. For video, each frame has the
+    table of the picture, plus a sin-cos offset that tells its time.
     """
     if len(wanted) == 2:
         return _resized(table, grid, wanted)

@@ -18,11 +18,15 @@ from diffmavil_jax.models.transformer import Compute, layer_norm, shard_batch
 
 @flax.struct.dataclass
 class View:
-    """What the network gets of one modality.
+    """The network's input of one modality.
 
-    Clean patches of which it sees `visible`, and the tokens that it is to decode, with their
-    diffused patches and time step where they replace mask tokens. `second`, if given, is what a
-    second view of the clip sees, which passes the encoders only.
+    Attributes:
+        patches: clean patches of all tokens.
+        visible: indices of the visible tokens.
+        decoded: indices of the tokens that are decoded.
+        noisy: diffused patches of these; None: the mask token.
+        timestep: of the diffusion, for each clip.
+        second: indices of the visible tokens of a second view, which passes the encoders only.
     """
 
     patches: Float[Array, 'b n p']
@@ -35,7 +39,7 @@ class View:
 
 @flax.struct.dataclass
 class Outputs:
-    """Per modality: predictions at the decoded tokens, and the pooled uni-modal features of both views."""
+    """By modality: predictions of the decoded tokens, and pooled features of both views before fusion."""
 
     predictions: dict[str, Float[Array, 'b m p']]
     pooled: dict[str, Float[Array, 'b d']]
@@ -43,9 +47,9 @@ class Outputs:
 
 
 class PretrainingModel(nn.Module):
-    """MAViL and DiffMAViL; which of them, and how large, is the config's.
+    """MAViL and DiffMAViL, as the config says.
 
-    `target_dim` is the width of what the decoders predict in place of patches, if they do.
+    `target_dim` is the number of values of a target; None where the decoders predict patches.
     """
 
     config: Config
@@ -86,25 +90,25 @@ class PretrainingModel(nn.Module):
         )
 
     def encode(self, views: dict[str, View]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """What the decoders attend to, and what the encoders made of each modality before fusion.
+        """The visible tokens of each modality, after fusion and before it.
 
         Returns:
-            Latents [b z d] of the visible tokens, after fusion; uni-modal tokens [b v z d] of each view.
+            Latents [b z d] of the first view after fusion; tokens [b v z d] of all v views before it.
         """
         both = {m: self._encode(view, m) for m, view in views.items()}
         return self._fuse({m: tokens[:, 0] for m, tokens in both.items()}), both
 
     def decode(self, latents: Float[Array, 'b z d'], view: View, modality: str) -> Float[Array, 'b m p']:
-        """Predictions at the decoded tokens of one modality, float32."""
+        """Predictions of the decoded tokens of one modality, float32."""
         return self.decoder[modality](latents, view.visible, view.decoded, view.noisy, view.timestep)
 
     def _encode(self, view: View, modality: str) -> Float[Array, 'b v z d']:
-        """The tokens of one view or of two, in one pass, so that the encoder is compiled once."""
+        """The tokens of one view or of both, in one pass, so that the encoder is compiled once."""
         seen = [view.visible] if view.second is None else [view.visible, view.second]
         token_ids = jnp.concatenate(seen, axis=1)
-        # Gathered before it is embedded: the masked patches cost nothing.
+        # Gathered before the embedding, so that masked patches cost nothing.
         patches = take_tokens(view.patches, token_ids)
-        # Clip by clip, so that a batch over several devices stays where it is.
+        # The views of a clip are neighbours, so that a batch over several devices is not moved.
         rows = len(seen) * len(token_ids), view.visible.shape[1]
         tokens = self.encoder[modality](patches.reshape(*rows, patches.shape[-1]), token_ids.reshape(rows))
         return tokens.reshape(len(token_ids), len(seen), *tokens.shape[1:])
@@ -112,7 +116,7 @@ class PretrainingModel(nn.Module):
     def features(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b d']]:
         """Features of whole clips: `audio` and `video` pooled before fusion, `fused` after it (2 d wide).
 
-        Of one modality alone it gives that one's, and needs no parameters of the other.
+        With the patches of one modality, it gives that one's features, without parameters of the other.
         """
         tokens, latents = self._of_whole_clips(patches)
         features = {m: self._pool(x, m) for m, x in tokens.items()}
@@ -122,7 +126,7 @@ class PretrainingModel(nn.Module):
         return features
 
     def feature_tokens(self, patches: dict[str, Float[Array, 'b n p']]) -> dict[str, Float[Array, 'b n d']]:
-        """The tokens that `features` takes the mean of, float32; in `fused` those of sound come first."""
+        """The tokens that `features` averages, float32; in `fused`, those of sound come first."""
         tokens, latents = self._of_whole_clips(patches)
         features = {m: self._normed(x, m).astype(jnp.float32) for m, x in tokens.items()}
         if latents:
@@ -136,7 +140,7 @@ class PretrainingModel(nn.Module):
     def _of_whole_clips(
         self, patches: dict[str, jax.Array]
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """The tokens of each modality, and, where both are there, its patches' after fusion."""
+        """All tokens of each modality and, given both modalities, the patch tokens after fusion."""
         tokens = {m: self.encoder[m](patches[m]) for m in MODALITIES if m in patches}
         latents = self._fuse(tokens) if len(tokens) == len(MODALITIES) else {}
         return tokens, {m: self._of_patches(x) for m, x in latents.items()}

@@ -19,7 +19,7 @@ LAYER_NORM_EPSILON = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """How blocks are computed; parameters and, but for rounding, results are the same.
+    """How blocks are computed: the parameters are the same, and results differ by rounding only.
 
     Attributes:
         dtype: of activations.
@@ -56,7 +56,7 @@ def dense(features: int, axes: tuple[str, str], name: str, dtype: Any, *, zeros:
 def gelu(x: Float[Array, '...']) -> Float[Array, '...']:
     """Exact GELU, as in published ViTs; its derivative reuses the normal distribution of the forward pass.
 
-    Automatic differentiation computes the error function again, which costs a fifth of an MLP on a CPU.
+    CPU: automatic differentiation would compute the error function again, a fifth of an MLP's time.
     """
     return _gelu_forward(x)[0]
 
@@ -89,10 +89,10 @@ def layer_norm(name: str, dtype: Any, *, affine: bool = True) -> nn.LayerNorm:
 
 
 def flat(x: Float[Array, 'b n d']) -> Float[Array, 'bn d']:
-    """One row a token.
+    """One row for each token.
 
-    XLA's CPU back end contracts (clips, tokens) of a kernel's gradient up to three times slower
-    as two axes than as one; elsewhere the reshape is free.
+    CPU: XLA contracts (clips, tokens) of a kernel's gradient up to three times slower as two axes than
+    as one. On other devices the reshape is free.
     """
     return x.reshape(-1, x.shape[-1])
 

@@ -1,6 +1,6 @@
-"""How clips are varied for training on labels; every draw depends on the clip's own key alone.
+"""Augmentation for training on labels. What a clip draws depends on its own random key alone.
 
-Mixing is the exception: it needs a second clip, the next one of the batch.
+Mixing is the only one that needs a second clip: it takes the next one of the batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 
 def roll(waveform: Num[Array, 'b samples'], keys: Key[Array, ' b']) -> Num[Array, 'b samples']:
-    """Shifts each sound by a uniformly drawn time, around its ends."""
+    """Shifts each sound by a uniformly drawn time; what leaves one end enters at the other."""
     samples = waveform.shape[1]
     shifts = jax.vmap(lambda key: jax.random.randint(key, (), 0, samples))(keys)
     return jax.vmap(jnp.roll)(waveform, shifts)
@@ -20,13 +20,13 @@ def roll(waveform: Num[Array, 'b samples'], keys: Key[Array, ' b']) -> Num[Array
 def gain(
     waveform: Num[Array, 'b samples'], keys: Key[Array, ' b'], decibels: float
 ) -> Float[Array, 'b samples']:
-    """Makes each sound louder or softer by up to so many decibels, uniformly."""
+    """Makes each sound louder or softer by a uniformly drawn level of up to `decibels`."""
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (), minval=-decibels, maxval=decibels))(keys)
     return waveform.astype(jnp.float32) * 10 ** (drawn[:, None] / 20)
 
 
 def mixing_weights(keys: Key[Array, ' b'], rate: float, alpha: float) -> Float[Array, ' b']:
-    """Each clip's own share of its mixture: from Beta(alpha, alpha) for a share `rate` of them, else 1."""
+    """The weight of each clip in its mixture: with probability `rate` from Beta(alpha, alpha), else 1."""
 
     def draw(key: jax.Array) -> jax.Array:
         whether, weight = jax.random.split(key)
@@ -46,7 +46,7 @@ def mix(x: Num[Array, 'b ...'], weights: Float[Array, ' b']) -> Float[Array, 'b 
 def mix_waveforms(
     waveform: Num[Array, 'b samples'], weights: Float[Array, ' b']
 ) -> Float[Array, 'b samples']:
-    """Mixes sounds without their means, so that an offset of one is not heard in the other."""
+    """Mixes sounds without their means, so that a constant offset of one does not reach the other."""
     waveform = waveform.astype(jnp.float32)
     return mix(waveform - waveform.mean(axis=1, keepdims=True), weights)
 
@@ -64,15 +64,15 @@ def blank_stripe(
         width_key, start_key = jax.random.split(key)
         width = (jax.random.uniform(width_key) * min(widest, size)).astype(jnp.int32)
         start = (jax.random.uniform(start_key) * (size - width + 1)).astype(jnp.int32)
-        place = jnp.arange(size)
-        return (place < start) | (place >= start + width)
+        index = jnp.arange(size)
+        return (index < start) | (index >= start + width)
 
     kept = jnp.expand_dims(jax.vmap(stripe)(keys), 3 - axis)
     return jnp.where(kept, spectrogram, 0.0)
 
 
 def random_lines(keys: Key[Array, ' b'], grid: tuple[int, int], kept: tuple[int, int]) -> Int[Array, 'b k']:
-    """The tokens at the crossings of randomly chosen columns and rows, in order (AudioMAE, section 3)."""
+    """Tokens where randomly kept times and frequencies cross, in order (AudioMAE, section 3)."""
 
     def draw(key: jax.Array) -> jax.Array:
         chosen = [
@@ -84,17 +84,17 @@ def random_lines(keys: Key[Array, ' b'], grid: tuple[int, int], kept: tuple[int,
     return jax.vmap(draw)(keys)
 
 
-def kept_branches(
+def drop_path_scales(
     keys: Key[Array, ' b'], depth: int, first: int, total: int, rate: float
 ) -> Float[Array, 'depth b 2']:
-    """For stochastic depth: 0 where a branch is dropped, else 1 / (1 - its rate), so that its mean is 1.
+    """Factors of stochastic depth: 0 where a branch is dropped, else 1 / (1 - its rate); their mean is 1.
 
     Args:
         keys: one for each clip.
-        depth: layers of a stack.
-        first: layers before it.
+        depth: layers of the stack.
+        first: layers of the network before the stack.
         total: layers of the network; the rate rises linearly from 0 in the first to `rate` in the last.
-        rate: of the last layer.
+        rate: probability to drop a branch of the last layer.
     """
     rates = rate * (first + jnp.arange(depth)) / max(total - 1, 1)
 

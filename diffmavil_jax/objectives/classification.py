@@ -1,4 +1,4 @@
-"""The classification objective: vary a clip, classify it, compare with its labels."""
+"""The classification objective: augment a clip, classify it, compare with its labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOSSES = {'softmax': optax.losses.softmax_cross_entropy, 'sigmoid': optax.losses
 
 
 class ClassificationObjective:
-    """Trains a classifier on clips with `target` [b c]: 1 for the classes of a clip, or shares of them."""
+    """The loss of a classifier on clips with `target` [b c]: the weight of each class, 1 or a fraction."""
 
     def __init__(
         self, config: Config, num_classes: int, *, multi_label: bool, time_steps: Mapping[str, float]
@@ -36,7 +36,7 @@ class ClassificationObjective:
             config: the run.
             num_classes: c.
             multi_label: whether a clip may have several classes, which decides the loss `auto`.
-            time_steps: of the positions, by modality; see `Encoder`.
+            time_steps: distance of neighbours in time, by modality; see `Encoder`.
         """
         self.config = config
         self.model = Classifier(config, num_classes, dict(time_steps))
@@ -49,16 +49,16 @@ class ClassificationObjective:
         return self.model.init(key, self._patches(batch))
 
     def logits(self, params: Any, batch: Mapping[str, jax.Array]) -> Float[Array, 'b c']:
-        """Of whole clips, as they are."""
+        """Logits of whole clips, without augmentation."""
         return self.model.apply({'params': params}, self._patches(batch))
 
     def probabilities(self, params: Any, batch: Mapping[str, jax.Array]) -> Float[Array, 'b c']:
-        """Of the classes: they sum to 1, or each stands for itself, as the loss takes them."""
+        """Probabilities of the classes: softmax (they sum to 1) or sigmoid (each on its own), by the loss."""
         logits = self.logits(params, batch)
         return jax.nn.softmax(logits) if self.loss_name == 'softmax' else jax.nn.sigmoid(logits)
 
     def features(self, params: Any, batch: Mapping[str, jax.Array]) -> Float[Array, 'b d']:
-        """What the linear layer classifies, before it is normed; of whole clips, as they are."""
+        """The pooled features before the norm and the linear layer, of whole clips without augmentation."""
         patches = self._patches(batch)
         _, sown = self.model.apply({'params': params}, patches, mutable='intermediates')
         return sown['intermediates']['pooled'][0].astype(jnp.float32)
@@ -66,13 +66,13 @@ class ClassificationObjective:
     def loss(
         self, params: Any, batch: Mapping[str, jax.Array], counts: Mapping[str, TokenCounts]
     ) -> tuple[Float[Array, ''], Metrics]:
-        """The mean loss of a varied batch, and its metrics.
+        """The mean loss of an augmented batch, and its metrics.
 
         Args:
             params: of the model.
             batch: `waveform` int16 [b samples], `frames` uint8 [b t y x 3], those of the modality;
                 `target` [b c]; `position` int32 [b], which determines everything random.
-            counts: tokens that masks leave, for each modality.
+            counts: visible tokens of each modality.
         """
         batch, positions = dict(batch), batch['position']
         target = batch['target']
@@ -83,9 +83,9 @@ class ClassificationObjective:
             target = augmentation.mix(target, weights)
         else:
             weights = None
-        patches = self._patches(self._varied(batch, positions, weights), positions)
+        patches = self._patches(self._augmented(batch, positions, weights), positions)
         logits = self.model.apply(
-            {'params': params}, patches, self._visible(positions, counts), self._kept(positions)
+            {'params': params}, patches, self._visible(positions, counts), self._drop_path_scale(positions)
         )
         smoothed = optax.losses.smooth_labels(target, finetune.label_smoothing)
         losses = LOSSES[self.loss_name](logits, smoothed)
@@ -97,7 +97,7 @@ class ClassificationObjective:
     def _keys(self, stream: str, positions: jax.Array) -> jax.Array:
         return clip_keys(self.config.seed, f'finetune {stream}', positions)
 
-    def _varied(
+    def _augmented(
         self, batch: dict[str, jax.Array], positions: jax.Array, weights: jax.Array | None
     ) -> dict[str, jax.Array]:
         finetune = self.config.finetune
@@ -117,7 +117,7 @@ class ClassificationObjective:
     def _patches(
         self, batch: Mapping[str, jax.Array], positions: jax.Array | None = None
     ) -> dict[str, Float[Array, 'b n p']]:
-        """Patches of the modalities that are classified; with positions, stripes are blanked before."""
+        """Patches of the modalities that are classified; given positions, stripes are blanked first."""
         config, patches = self.config, {}
         if 'audio' in config.finetune.modalities:
             audio = spectrogram(batch['waveform'], config.audio, config.data.sample_rate)
@@ -142,7 +142,7 @@ class ClassificationObjective:
             visible['video'], _ = random_masks(keys, config.video_tokens, counts['video'].visible, 0)
         return visible
 
-    def _kept(self, positions: jax.Array) -> dict[str, jax.Array]:
+    def _drop_path_scale(self, positions: jax.Array) -> dict[str, jax.Array]:
         rate, model = self.config.finetune.drop_path, self.config.model
         if not rate or self.config.finetune.probe != 'none':
             return {}
@@ -153,7 +153,7 @@ class ClassificationObjective:
         if both:
             stacks['fusion'] = (model.fusion_layers, depth)
         return {
-            name: augmentation.kept_branches(
+            name: augmentation.drop_path_scales(
                 self._keys(f'{name} drop path', positions), layers, first, total, rate
             )
             for name, (layers, first) in stacks.items()

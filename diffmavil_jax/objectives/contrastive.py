@@ -21,9 +21,9 @@ def info_nce(
 
     Args:
         left: features of one kind.
-        right: features of the other.
+        right: features of the other kind, in the same order.
         temperature: of the similarities.
-        present: 1 for the pairs that are there; others are no negatives, and have a loss of 0.
+        present: 1 for complete pairs; the others are no negatives, and their loss is 0.
 
     Returns:
         The loss of each pair, and whether left i scores right i above all others.
@@ -31,8 +31,8 @@ def info_nce(
     left, right = _normalize(left), _normalize(right)
     logits = (left @ right.T) / temperature
     own = jnp.eye(len(left), dtype=bool)
-    # Not jnp.diagonal: over several devices its gradient gathers inside a conditional, and nothing keeps
-    # XLA's CPU runtime from starting that beside another collective, in an order of each process's own.
+    # CPU: not jnp.diagonal. Over several devices its gradient gathers inside a conditional, and XLA's CPU
+    # runtime may start that and another collective in a different order in each process.
     diagonal = jnp.where(own, logits, 0.0).sum(axis=1)
     if present is not None:
         logits = jnp.where((present[:, None] * present > 0) | own, logits, -jnp.inf)

@@ -1,4 +1,4 @@
-"""The noise schedule, diffused patches, and what the decoder is to predict.
+"""The noise schedule, diffused patches, and what the decoder predicts.
 
 Linear betas (Ho et al. 2020) or the cosine schedule (Nichol and Dhariwal 2021), each beta
 raised to rho (DiffMAE: Wei et al. 2023, section 3.2); x_0, eps or v targets (Salimans and Ho 2022).
@@ -15,7 +15,7 @@ from diffmavil_jax.config.network import DiffusionConfig
 
 
 def alphas_cumprod(config: DiffusionConfig) -> Float[np.ndarray, ' timesteps']:
-    """Signal levels; index t is after t + 1 steps of noise, float64."""
+    """The signal level after each step, in float64; index t is the level after t + 1 steps of noise."""
     steps = config.timesteps
     if config.schedule == 'linear':
         betas = np.linspace(1e-4, 0.02, steps)

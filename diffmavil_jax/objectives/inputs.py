@@ -1,4 +1,4 @@
-"""From a batch on the wire to normalised patches."""
+"""From a batch of integers, as the data pipeline gives it, to normalised patches."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def to_patches(batch: Mapping[str, Any], config: Config) -> dict[str, Float[Arra
     """Patches of the modalities of a batch, in the units of their front ends.
 
     Args:
-        batch: `waveform` int16 [b samples] and `frames` uint8 [b t y x 3], or one of them; and maybe
-            `samples` int32 [b], how many of the waveform's there are: the front end pads the others.
+        batch: `waveform` int16 [b samples] and `frames` uint8 [b t y x 3], or one of them; optionally
+            `samples` int32 [b], the length of each sound: the front end pads what follows.
         config: of the front ends.
     """
     patches = {}

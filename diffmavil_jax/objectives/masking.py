@@ -1,4 +1,4 @@
-"""Masks of a static size: random (MAE: He et al. 2022, section 3), or drawn towards what varies."""
+"""Masks of a static size: uniformly random (MAE: He et al. 2022, section 3), or by contrast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-_LEAST = 0.1  # a patch without any contrast weighs as one with a tenth of the clip's mean
+_LEAST = 0.1  # is added to contrast / mean, so that a patch without contrast may be visible too
 
 
 def random_masks(
@@ -31,15 +31,15 @@ def contrast_masks(
     visible: int,
     decoded: int,
 ) -> tuple[Int[Array, 'b k'], Int[Array, 'b m']]:
-    """As `random_masks`, but a token is the likelier to be visible the more its patch varies.
+    """Like `random_masks`, but a token is more likely to be visible the more its patch varies.
 
-    Visible tokens are drawn one after the other, without replacement, each with a chance in proportion
-    to its weight (Efraimidis and Spirakis 2006, algorithm A): (s / mean(s) + 0.1)^power, where s is the
+    Visible tokens are drawn one after the other, without replacement, with a probability in proportion
+    to their weight (Efraimidis and Spirakis 2006, algorithm A): (s / mean(s) + 0.1)^power, where s is the
     standard deviation of the values of a patch. All masked tokens are equally likely to be decoded.
 
     Args:
         keys: one for each clip.
-        patches: clean ones.
+        patches: clean patches.
         power: 0 draws uniformly.
         visible: k.
         decoded: m, at most n - k.
@@ -48,6 +48,7 @@ def contrast_masks(
     contrast = patches.std(axis=2)
     mean = jnp.maximum(contrast.mean(axis=1, keepdims=True), jnp.finfo(contrast.dtype).tiny)
     weight = (contrast / mean + _LEAST) ** power
+    # Sorted exponential waiting times give the order of weighted draws without replacement.
     waits = -jnp.log1p(-_uniform(keys, tokens)) / weight
     order = jnp.argsort(waits, axis=1)
     masked = order[:, visible:]

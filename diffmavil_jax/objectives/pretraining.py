@@ -1,4 +1,4 @@
-"""The pretraining objective: reconstruct the masked patches, contrast the modalities."""
+"""The pretraining objective: masked patches are reconstructed, the modalities are contrasted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffmavil_jax.objectives.randomness import clip_keys
 from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_error
 from diffmavil_jax.parallel.metrics import Metrics
 
-# From views, clean patches and positions of the clips to the decoders' targets [b m p] of each modality.
+# From views, clean patches and positions of the clips to the decoders' targets [b m p], by modality.
 Targets = Callable[[dict[str, View], dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
 
 
@@ -39,9 +39,9 @@ class Term:
     """One term of the loss, or a metric beside it.
 
     Attributes:
-        value: of each clip; 0 where the clip lacks what the term is about.
-        weight: in the loss; None for a metric that is not part of it.
-        count: the clips that the term is about.
+        value: of each clip; 0 for clips without the modalities of the term.
+        weight: in the loss; None for a metric that is not part of the loss.
+        count: how many clips have the modalities of the term.
     """
 
     value: Float[Array, ' b']
@@ -50,14 +50,14 @@ class Term:
 
     @classmethod
     def masked(cls, value: Float[Array, ' b'], weight: float | None, mask: Float[Array, ' b'] | None) -> Term:
-        """A term over the clips that a mask has 1 for; over all clips without one."""
+        """A term over the clips where the mask is 1; without a mask, over all clips."""
         if mask is None:
             return cls(value, weight, jnp.float32(len(value)))
         return cls(value * mask, weight, mask.sum())
 
     @property
     def metric(self) -> tuple[jax.Array, jax.Array]:
-        """(sum, count)."""
+        """The sum over the clips, and the count."""
         return self.value.sum(), self.count
 
 
@@ -87,8 +87,8 @@ class PretrainingObjective:
         Args:
             params: of the model.
             batch: see `to_patches`; with `position` int32 [b], the samples seen before each
-                clip, which determine everything random; and optionally `present` [b 2], 1 for the
-                modalities that a clip has: the others contribute no term.
+                clip, which determine everything random; optionally `present` [b 2], 1 for the
+                modalities that a clip has, since the others have no loss.
             counts: visible and decoded tokens for each modality.
         """
         return self._loss(params, batch, counts, self._patch_targets)
@@ -126,15 +126,15 @@ class PretrainingObjective:
         view: str = 'first',
         power: float = 0.0,
     ) -> dict[str, View]:
-        """Masks, and diffused patches of the decoded tokens, for each modality.
+        """Draws the masks of each modality, and diffuses the patches of the decoded tokens.
 
         Args:
             patches: clean patches.
             positions: of the clips, see `loss`.
             counts: see `loss`.
-            timestep: the same for every clip; drawn for each clip if None.
-            view: names the random streams; another name draws another view.
-            power: of contrast in what is visible, see `contrast_masks`.
+            timestep: of every clip; None draws one for each clip.
+            view: name of the random streams; another name draws another view.
+            power: of the contrast, see `contrast_masks`; 0 draws masks uniformly.
         """
         views = {}
         for modality in MODALITIES:
@@ -163,7 +163,7 @@ class PretrainingObjective:
     def _patch_targets(
         self, views: dict[str, View], patches: dict[str, jax.Array], positions: jax.Array
     ) -> dict[str, Float[Array, 'b m p']]:
-        """What the decoders are to predict of the decoded tokens."""
+        """The targets of the decoders: x_0, eps or v of the decoded tokens."""
         targets = {}
         for modality, view in views.items():
             target = self.clean_targets(patches[modality], view)
@@ -178,7 +178,10 @@ class PretrainingObjective:
     def _with_second_views(
         self, views: dict[str, View], positions: jax.Array, counts: Mapping[str, TokenCounts]
     ) -> dict[str, View]:
-        """Whether the second view passes fusion and decoders in the papers is unknown; here it does not."""
+        """Adds the visible tokens of the second views.
+
+        Whether the papers fuse and decode these views is not stated. Here they pass the encoders only.
+        """
         result, power = {}, self.config.masking.contrast_power
         for modality, view in views.items():
             count = dataclasses.replace(counts[modality], decoded=0)
@@ -233,7 +236,7 @@ class PretrainingObjective:
             return jnp.full(positions.shape, fixed, jnp.int32)
         keys = clip_keys(self.config.seed, stream, positions)
         limit = self.config.diffusion.timesteps
-        # Not randint, which draws twice and divides: it takes five times as long to compile.
+        # CPU: not randint, which draws twice and divides: it takes five times as long to compile.
         return jax.vmap(lambda key: (jax.random.uniform(key) * limit).astype(jnp.int32))(keys)
 
     def _noise(

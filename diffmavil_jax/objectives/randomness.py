@@ -1,8 +1,7 @@
 """Random keys derived from (seed, stream, clip), never stored.
 
-Each clip of a run has its own keys, by its position in the order of samples seen. What a
-clip draws therefore depends neither on the batch that it is in nor on the mesh, and
-resuming needs one integer.
+A clip's keys follow from its position in the order of samples seen. So what it draws depends
+neither on its batch nor on the mesh, and a run resumes from the number of samples seen alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reconstruction loss."""
+"""The reconstruction loss, and the normalisation of its targets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sampling of masked patches: DDIM (Song et al. 2021) and ancestral (Ho et al. 2020), on estimates of x_0.
 
-What is visible is encoded and fused once; a step runs a decoder. Visible patches take no part in the
-diffusion, so they stay what they are (DiffMAE: Wei et al. 2023, section 3.2).
+Visible patches are encoded and fused once; each step runs a decoder. They are not diffused, and stay as
+they are (DiffMAE: Wei et al. 2023, section 3.2).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Estimate = Callable[[Float[Array, 'b m p'], Int[Array, '']], Float[Array, 'b m p
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """The way from pure noise to x_0, in float64: 0.9999 and its neighbours are too alike in float32.
+    """The steps from pure noise to x_0, in float64: float32 rounds signal levels near 1 too coarsely.
 
     Attributes:
-        timesteps: at which x_0 is estimated, falling.
-        updates: what the next x_t takes of the estimate, of x_t and of fresh noise.
+        timesteps: where x_0 is estimated, in falling order.
+        updates: weights of the estimate, of x_t and of fresh noise in the next x_t.
     """
 
     timesteps: Int[np.ndarray, ' s']
@@ -58,10 +58,10 @@ def make_steps(config: Config, count: int, sampler: str = 'ddim', eta: float = 0
         config: of the run.
         count: see `step_limits`.
         sampler: `ddim`; or `ancestral`, which is DDIM with eta = 1 (Song et al. 2021, section 4.1).
-        eta: of `ddim`; 0 draws noise at the start alone.
+        eta: of `ddim`, from 0 to 1; with 0, noise is drawn only at the start.
 
     Raises:
-        ConfigError: there are no such steps.
+        ConfigError: the network cannot be sampled in this way.
     """
     if sampler not in SAMPLERS:
         raise ConfigError(f'sampler = {sampler!r}: must be one of {", ".join(SAMPLERS)}.')
@@ -75,7 +75,7 @@ def make_steps(config: Config, count: int, sampler: str = 'ddim', eta: float = 0
         raise ConfigError(f'steps = {count}: must be {allowed}; {_why(config)}.')
     levels = alphas_cumprod(config.diffusion)
     chosen = timesteps(config.diffusion.timesteps, count)
-    # Below t = 0 there is no level; that of t = 0 stands in, as in diffusers without set_alpha_to_one.
+    # There is no level below t = 0: that of t = 0 is used again, as in diffusers without set_alpha_to_one.
     below = np.append(levels[chosen[1:]], levels[0])
     return Steps(chosen, ddim_updates(levels[chosen], below, 1.0 if sampler == 'ancestral' else eta))
 
@@ -100,9 +100,9 @@ def timesteps(total: int, count: int) -> Int[np.ndarray, ' s']:
 def ddim_updates(
     alpha_bar: Float[np.ndarray, ' s'], below: Float[np.ndarray, ' s'], eta: float
 ) -> Float[np.ndarray, 's 3']:
-    """What x at the level `below` takes of x_0, x_t and fresh noise (Song et al. 2021, eq. 12 and 16)."""
+    """Weights of x_0, x_t and fresh noise in x at the level `below` (Song et al. 2021, eq. 12 and 16)."""
     sigma = eta * np.sqrt((1 - below) / (1 - alpha_bar) * (1 - alpha_bar / below))
-    of_noise = np.sqrt(np.maximum(1 - below - sigma**2, 0) / (1 - alpha_bar))  # of that which is in x_t
+    of_noise = np.sqrt(np.maximum(1 - below - sigma**2, 0) / (1 - alpha_bar))  # of the noise in x_t
     return np.stack([np.sqrt(below) - of_noise * np.sqrt(alpha_bar), of_noise, sigma], axis=1)
 
 
@@ -119,14 +119,14 @@ def update(
 def sample(
     estimate: Estimate, start: Float[Array, 'b m p'], steps: Steps, keys: Key[Array, ' b']
 ) -> Float[Array, 'b m p']:
-    """Goes all steps from x_T; returns the last estimate of x_0.
+    """Takes all steps from x_T, and returns the last estimate of x_0.
 
-    Not the x below t = 0, which still has that level's noise in it.
+    It does not return x after the last step, which still holds the noise of t = 0.
 
     Args:
         estimate: of x_0, given x_t and t.
         start: standard normal.
-        steps: to go.
+        steps: see `make_steps`.
         keys: of each clip, for fresh noise.
     """
     _, tokens, values = start.shape
@@ -152,19 +152,19 @@ def sample_masked(
     visible: Mapping[str, int],
     steps: Steps,
 ) -> tuple[dict[str, View], dict[str, Float[Array, 'b m p']]]:
-    """Hides tokens and samples all that are hidden, whatever share of them was decoded in training.
+    """Hides tokens and samples all of the hidden ones, even if training decodes only a part of them.
 
     Args:
-        objective: of the run; its config's seed is that of masks and noise.
+        objective: of the run; the seed of its config determines masks and noise.
         params: of its model.
-        patches: of both modalities. Those of one with no visible token are not looked at.
+        patches: of both modalities; where no token is visible, the values have no influence.
         positions: of the clips, which with the seed determine everything random.
-        visible: tokens of each modality that stay; 0 leaves the class token alone.
+        visible: number of visible tokens of each modality; 0 leaves only the class token.
         steps: see `make_steps`.
 
     Returns:
-        The views, with the noise that sampling began from, and x_0 at the decoded places; with
-        normalised targets it is normalised.
+        The views, with the noise that sampling started from, and x_0 of the decoded tokens, which is
+        normalised if the targets are.
     """
     config, model = objective.config, objective.model
     views = {m: _view(config, m, patches[m], positions, visible[m]) for m in MODALITIES}
@@ -176,7 +176,7 @@ def sample_masked(
             view = dataclasses.replace(view, noisy=x, timestep=jnp.full(positions.shape, t, jnp.int32))
         prediction = model.apply({'params': params}, latents[modality], view, modality, method='decode')
         x0 = objective.predicted_x0(prediction, view)
-        # What eps implies for x_0 is unbounded where there is hardly any signal.
+        # An estimate from eps is unbounded where there is hardly any signal.
         return _clip(config, modality, x0) if config.diffusion.target == 'eps' else x0
 
     samples = {}
@@ -192,14 +192,14 @@ def sample_masked(
 
 
 def _why(config: Config) -> str:
-    """Why there are no more steps than `step_limits` says, or no fewer."""
+    """The reason for the limits of `step_limits`, for an error message."""
     if not config.diffusion.enabled:
-        return 'this network starts from mask tokens, and its prediction is all it has'
+        return 'this network starts from mask tokens and predicts patches in one step'
     if config.loss.normalize_targets:
-        return 'this network predicts normalised patches, which say nothing of x_t, made of raw ones'
+        return 'this network predicts normalised patches, from which no x_t can be made'
     if config.diffusion.target == 'eps':
-        return 'this network predicts the noise, which in one step from noise alone says nothing of x_0'
-    return 'these are the steps of the noise schedule'
+        return 'this network predicts the noise, and one step from pure noise cannot give x_0'
+    return 'the noise schedule has this many steps'
 
 
 def _view(
@@ -215,7 +215,7 @@ def _view(
 
 
 def _clip(config: Config, modality: str, x0: Float[Array, 'b m p']) -> Float[Array, 'b m p']:
-    """To the values that the front end can give."""
+    """Limits an estimate of x_0 to the values that the front end can give."""
     if modality == 'audio':
         return jnp.clip(x0, *spectrogram_range(config.audio, config.data.sample_rate))
     darkest, brightest = (jnp.full((1, 1, 1, 3), shade, jnp.uint8) for shade in (0, 255))

@@ -1,4 +1,4 @@
-"""Stage 2: a student regresses the tokens that a frozen teacher computes from whole clips (MAViL)."""
+"""The objective of stage 2: a student predicts a frozen teacher's tokens of whole clips (MAViL)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ from diffmavil_jax.parallel.metrics import Metrics
 
 
 class TeacherObjective(PretrainingObjective):
-    """Stage 1 with other targets: the decoders predict a teacher's tokens in place of patches.
+    """Stage 1 with other targets: in place of patches, the decoders predict a teacher's tokens.
 
     Masks, diffused patches and contrastive terms are those of stage 1. The target of a masked token is the
     teacher's token at the same position, after fusion over the whole clip, normalised to mean 0 and
-    variance 1. The sources at hand do not say whether MAViL normalises it.
+    variance 1. Whether MAViL normalises it is not stated.
     """
 
     predicts_patches = False
 
     def __init__(self, config: Config, teacher: Config) -> None:
-        """Args: `teacher` is the config of the run that teaches; its network may have another size."""
+        """Makes both networks.
+
+        Args:
+            config: of the student's run.
+            teacher: config of the teacher's run; its network may have another size.
+        """
         super().__init__(config, target_dim=teacher.model.vit.width)
         self.teacher = PretrainingModel(teacher)
 
@@ -46,7 +51,7 @@ class TeacherObjective(PretrainingObjective):
         *,
         frozen: Any,
     ) -> tuple[Float[Array, ''], Metrics]:
-        """See `PretrainingObjective.loss`; `frozen` are the teacher's parameters."""
+        """See `PretrainingObjective.loss`; `frozen` has the teacher's parameters."""
         return self._loss(params, batch, counts, functools.partial(self._token_targets, frozen))
 
     def teacher_targets(

@@ -27,7 +27,7 @@ def decoder(kind, conditioning='none', **settings):
 
 
 class Bound:
-    """A decoder with parameters of which none is zero; a call runs it, compiled once for each shape."""
+    """A decoder whose parameters are all nonzero; a call runs it, compiled once for each shape."""
 
     def __init__(self, module, noisy=NOISY):
         inputs = (LATENTS, VISIBLE, MASKED, noisy, TIMESTEP)
@@ -51,7 +51,7 @@ def bound():
 def test_one_prediction_for_each_decoded_token(bound, kind):
     prediction = bound[kind]()
     assert prediction.shape == (CLIPS, 9, PATCH) and prediction.dtype == np.float32
-    # The order of the tokens is the caller's.
+    # Predictions are in the order of the tokens that were passed.
     order = np.array([4, 8, 0, 1, 7, 2, 3, 6, 5])
     np.testing.assert_allclose(
         bound[kind](decoded=MASKED[:, order], noisy=NOISY[:, order]), prediction[:, order], atol=1e-5
@@ -59,7 +59,7 @@ def test_one_prediction_for_each_decoded_token(bound, kind):
 
 
 @pytest.mark.parametrize('kind', ['self', 'cross', 'cross_self'])
-def test_visible_tokens_are_a_set_with_places(bound, kind):
+def test_visible_tokens_are_a_set_with_positions(bound, kind):
     prediction, order = bound[kind](), [2, 0, 1]
     latents = np.concatenate([LATENTS[:, :1], LATENTS[:, 1:][:, order]], axis=1)
     np.testing.assert_allclose(bound[kind](latents, VISIBLE[:, order]), prediction, atol=1e-5)
@@ -92,7 +92,7 @@ def test_which_tokens_see_a_noisy_patch(bound, kind):
     assert (others == 0).all() if kind == 'cross' else (others > 0).all()
 
 
-def test_decoded_tokens_know_their_place():
+def test_decoded_tokens_have_positions():
     masked = Bound(decoder('cross'), noisy=None)
     prediction = masked(noisy=None)
     assert np.abs(prediction[:, 0] - prediction[:, 1]).max() > 1e-3
@@ -111,7 +111,7 @@ def test_mask_token_or_noisy_patches():
 
 @pytest.mark.parametrize('kind', ['self', 'cross'])
 @pytest.mark.parametrize('conditioning', ['none', 'add', 'adaln'])
-def test_the_time_step_is_heard_if_it_is_to_be(kind, conditioning):
+def test_the_time_step_matters_only_with_conditioning(kind, conditioning):
     conditioned = Bound(decoder(kind, conditioning))
     prediction = conditioned()
     later = conditioned(timestep=np.array([3, 41], np.int32))

@@ -56,9 +56,9 @@ def test_log_mel_matches_kaldi(name):
 
 
 def test_log_mel_of_a_chirp_matches_kaldi_as_far_as_float32_goes():
-    # The golden file was computed in float32 too. Next to a strong tone, bins below about -12 hold
-    # rounding error: there the file itself is 7.3e-3 away from an exact float64 computation, so the
-    # 2e-3 hold only above that level, and below it we must be near the exact values instead.
+    # The golden file was computed in float32 too. Next to a strong tone, bins below about -12 are mostly
+    # rounding errors: there the file differs by 7.3e-3 from an exact computation in float64. So bins above
+    # that level are compared with the file, and bins below it with the exact values.
     golden, wave = GOLDEN['fbank_chirp'], GOLDEN['wave_chirp']
     exact, features = kaldi_in_float64(wave), ours(wave)
     above = golden > -12
@@ -122,7 +122,7 @@ def test_what_the_sound_does_not_fill_is_padded_as_if_it_were_not_there(monkeypa
         alone = spectrogram(waves[:1, :samples], config, 16_000)
     else:
         alone = np.full((1, 112, 128), 4.0 / 6.0 if pad == 'before_normalization' else 0.0)
-    # Away from the floor of the logarithm, where rounding is all there is.
+    # 2e-3, because rounding errors are large near the floor of the logarithm.
     np.testing.assert_allclose(np.asarray(padded[:1]), alone, atol=2e-3)
     np.testing.assert_array_equal(padded[1], whole[1])
 
@@ -163,7 +163,7 @@ def test_no_sound_leaves_the_range(bins):
     values = np.asarray(spectrogram(loud.astype(np.int16), config, 16_000))
     assert low - 1e-5 < values.min() and values.max() < high
     assert values.min() == pytest.approx(low, abs=1e-5)  # silence
-    assert values.max() > high - 2.0  # 32 dB, of which 12 are for two means that may double an amplitude
+    assert values.max() > high - 2.0  # the bounds are loose: two means may double an amplitude
 
 
 def test_pixels_are_normalised_per_channel():

@@ -60,7 +60,7 @@ def test_interpolated_positions_lie_between_the_stored_ones():
     ramp = np.arange(8, dtype=np.float32)
     table = np.stack(np.meshgrid(ramp, [10.0, 20.0, 30.0], indexing='ij'), axis=-1).reshape(24, 2)
     longer = fit_table(table, (8, 3), (16, 3), interpolate=True).reshape(16, 3, 2)
-    # Half as far apart; the outermost depend on what the kernel makes of the edge.
+    # Half as far apart; the outermost values depend on how the kernel treats the edge.
     np.testing.assert_allclose(longer[4:-4, 1, 0], np.arange(4, 12) / 2 - 0.25, atol=1e-5)
     np.testing.assert_allclose(longer[:, :, 1], np.tile([10, 20, 30], (16, 1)), atol=1e-4)
     shorter = fit_table(table, (8, 3), (4, 3), interpolate=True).reshape(4, 3, 2)

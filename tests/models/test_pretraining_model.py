@@ -27,7 +27,7 @@ def with_model(**settings):
 
 
 def make_views(seed=0):
-    """Two clips: of each modality two tokens are visible, three are decoded, the others neither."""
+    """Two clips. In each modality two tokens are visible, three are decoded, and the others neither."""
     rng = np.random.default_rng(seed)
     views = {}
     for modality, (tokens, values) in SIZES.items():
@@ -43,7 +43,7 @@ def make_views(seed=0):
 
 
 class Bound:
-    """The model with parameters of which none is zero; methods are compiled once."""
+    """The model with nonzero parameters; each method is compiled once."""
 
     def __init__(self, config):
         model = PretrainingModel(config)
@@ -169,7 +169,7 @@ def test_bfloat16_computes_in_it_and_returns_float32(model):
     for ours, exact in zip(jax.tree.leaves(half(views)), jax.tree.leaves(model(views)), strict=True):
         assert ours.dtype == jnp.float32
         distance = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
-        assert 1e-4 < distance < 0.1  # 8 bits of mantissa are seen, and no more than that
+        assert 1e-4 < distance < 0.1  # bfloat16 has 8 bits of mantissa
 
 
 @pytest.fixture(scope='module')

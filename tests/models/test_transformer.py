@@ -16,7 +16,7 @@ def normal(*shape, seed=0):
 
 
 def random_params(module, *inputs):
-    """Parameters of which none is zero, so that the initialisation hides nothing."""
+    """Nonzero parameters, because zeros of the initialisation would hide errors."""
     shapes = nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs)['params'])
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda p: 0.2 * rng.normal(size=p.shape).astype(np.float32), shapes)
@@ -99,8 +99,8 @@ def block_in_numpy(x, memory, condition, drop_path_scale, p, kind, heads):
 
 
 def test_attention_is_chosen_by_what_the_device_has():
-    assert choose('xla', 'bfloat16') == ('xla', 'asked for')
-    assert choose('cudnn', 'bfloat16') == ('cudnn', 'asked for')
+    assert choose('xla', 'bfloat16') == ('xla', 'set in the config')
+    assert choose('cudnn', 'bfloat16') == ('cudnn', 'set in the config')
     assert choose('auto', 'float32') == ('xla', 'cuDNN has none for float32 on cpu')
 
 

@@ -1,4 +1,4 @@
-"""Each variation of a clip: what it keeps, what it draws, and that the draw is the clip's own."""
+"""Each augmentation: what it keeps, how it is distributed, and that a draw depends on its clip alone."""
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def test_random_lines_are_crossings_in_order():
 
 
 def test_branches_are_dropped_more_often_in_later_layers_and_keep_their_mean():
-    kept = np.asarray(augmentation.kept_branches(clip_keys(0, 'x', jnp.arange(4_000)), 4, 2, 6, 0.5))
+    kept = np.asarray(augmentation.drop_path_scales(clip_keys(0, 'x', jnp.arange(4_000)), 4, 2, 6, 0.5))
     assert kept.shape == (4, 4_000, 2)
     rates = 0.5 * np.arange(2, 6) / 5
     np.testing.assert_allclose((kept == 0).mean(axis=(1, 2)), rates, atol=0.02)
@@ -75,4 +75,4 @@ def test_branches_are_dropped_more_often_in_later_layers_and_keep_their_mean():
 
 
 def test_nothing_is_dropped_at_rate_zero():
-    assert (jax.device_get(augmentation.kept_branches(KEYS, 3, 0, 3, 0.0)) == 1).all()
+    assert (jax.device_get(augmentation.drop_path_scales(KEYS, 3, 0, 3, 0.0)) == 1).all()

@@ -1,4 +1,4 @@
-"""The classification objective: losses by hand, probes, masks, and the clip's own randomness."""
+"""The classification objective: losses by hand, probes, masks, and randomness of each clip alone."""
 
 import chex
 import flax.linen as nn
@@ -66,7 +66,7 @@ def test_the_loss_is_that_of_optax_on_the_logits(tiny, multi_label):
     assert float(metrics['accuracy'][0]) == pytest.approx(float(hits))
 
 
-def test_probabilities_sum_to_one_or_stand_for_themselves(tiny):
+def test_probabilities_sum_to_one_or_are_independent(tiny):
     objective, params, clips, _ = parts(tiny)
     probabilities = jax.jit(objective.probabilities)(params, clips)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-5)

@@ -82,7 +82,7 @@ def test_zero_features_have_a_finite_gradient():
 
 @pytest.fixture(scope='module')
 def on_devices():
-    """Loss and gradients of 16 pairs, on so many fake devices, the batch divided among them."""
+    """Loss and gradients of 16 pairs, with the batch divided among 1 and among 8 fake devices."""
     left, right = features(clips=16, seed=3)
 
     def compute(count):
@@ -102,10 +102,10 @@ def test_negatives_come_from_every_device(on_devices):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
     left, right = features(clips=16, seed=3)
     local = np.mean([jnp.mean(info_nce(left[i : i + 2], right[i : i + 2], 0.1)[0]) for i in range(0, 16, 2)])
-    assert abs(local - eight[0]) > 0.5  # what a loss with negatives of one device alone would be
+    assert abs(local - eight[0]) > 0.5  # the loss with negatives of one device alone
 
 
-def test_pairs_that_are_not_there_are_no_negatives_and_do_not_change_the_others():
+def test_incomplete_pairs_are_no_negatives_and_do_not_change_the_others():
     rng = np.random.default_rng(3)
     left, right = (jnp.asarray(rng.standard_normal((6, 4)), jnp.float32) for _ in range(2))
     present = jnp.array([1.0, 0, 1, 1, 0, 1])

@@ -65,8 +65,8 @@ def test_several_are_drawn_one_after_the_other_without_replacement():
     visible, _ = contrasts(scale, 1.0, visible=3, decoded=2)
     weights = scale / scale.mean() + 0.1
     drawn = [rng.choice(5, 3, replace=False, p=weights / weights.sum()) for _ in range(4_000)]
-    for place in range(3):  # the first, the second and the third of a clip, each
-        ours, theirs = (np.bincount([ids[place] for ids in rows], minlength=5) for rows in (visible, drawn))
+    for index in range(3):  # the first, the second and the third token that is drawn
+        ours, theirs = (np.bincount([ids[index] for ids in rows], minlength=5) for rows in (visible, drawn))
         np.testing.assert_allclose(ours / 4_000, theirs / 4_000, atol=0.04)
 
 
@@ -77,7 +77,7 @@ def test_what_contrast_masks_is_a_partition_and_decoded_evenly():
         assert sorted([*one, *other]) == list(range(20))
     _, decoded = contrasts(scale, 1.0, visible=6, decoded=4, clips=500)
     assert all(len(set(ids)) == 4 for ids in decoded)
-    # Of the masked tokens, not of all: those without contrast are masked more often.
+    # They are drawn from the masked tokens, and tokens without contrast are masked more often.
     shown = np.bincount(visible.ravel(), minlength=20)
     expected = (500 - shown) * 4 / 14
     np.testing.assert_allclose(np.bincount(decoded.ravel(), minlength=20), expected, atol=45)

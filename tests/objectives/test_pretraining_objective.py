@@ -14,7 +14,7 @@ from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 
 CLIPS = 4
-# These run once: compiling is what they cost.
+# Each runs once, so most of its time is compilation.
 QUICK = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 COUNTS = {'audio': TokenCounts(2, 4), 'video': TokenCounts(3, 5)}
 FEWER = {'audio': TokenCounts(2, 2), 'video': TokenCounts(3, 3)}
@@ -84,7 +84,7 @@ def random_params(objective, batch, counts):
 
 @dataclasses.dataclass
 class Run:
-    """One config's loss, metrics and gradient of the batch, and what went into them."""
+    """Loss, metrics and gradient of one config for the batch, with what they were computed from."""
 
     objective: PretrainingObjective
     params: dict
@@ -174,7 +174,7 @@ def test_a_perfect_prediction_is_the_clean_target(run):
             noise = (view.noisy - np.sqrt(level) * clean) / np.sqrt(1 - level)
             right = {'eps': noise, 'v': np.sqrt(level) * noise - np.sqrt(1 - level) * clean}
             ours = run.objective.predicted_x0(right[run.objective.config.diffusion.target], view)
-            readable = (level > 1e-3).ravel()  # else x_t holds no x_0 to speak of
+            readable = (level > 1e-3).ravel()  # below, x_t holds hardly any signal
             np.testing.assert_allclose(ours[readable], np.asarray(clean)[readable], atol=5e-3)
 
 
@@ -262,7 +262,7 @@ def test_training_sees_what_varies_and_evaluation_any_part(batch):
 
 
 def test_the_reconstruction_of_a_clip_does_not_depend_on_its_batch(batch):
-    # Contrastive terms are of the whole batch. One batch size compiles once, whichever clips meet in it.
+    # Contrastive terms depend on the whole batch. All pairs have one size, so the loss is compiled once.
     objective = PretrainingObjective(change(loss={'second_view': False}))
     params = random_params(objective, batch, COUNTS)
     metrics = jax.jit(lambda b: objective.loss(params, b, COUNTS)[1], compiler_options=QUICK)
@@ -277,7 +277,7 @@ def test_the_reconstruction_of_a_clip_does_not_depend_on_its_batch(batch):
         assert total[0, 0] != pytest.approx(total[1, 1], rel=1e-3)
 
 
-def test_no_term_is_taken_of_what_a_clip_lacks(batch):
+def test_a_clip_has_no_terms_of_modalities_that_it_lacks(batch):
     objective = PretrainingObjective(CONFIG)
     params = random_params(objective, batch, COUNTS)
     compute = jax.jit(lambda b: objective.loss(params, b, COUNTS))
@@ -292,7 +292,7 @@ def test_no_term_is_taken_of_what_a_clip_lacks(batch):
     counts = {name: float(count) for name, (_, count) in metrics.items()}
     assert counts['video'] == counts['inter'] == 2 and counts['audio'] == CLIPS
     assert float(metrics['audio'][0]) == pytest.approx(float(whole['audio'][0]), rel=1e-5)
-    # What stands in for the pictures changes no term of theirs.
+    # The placeholder of missing pictures has no influence on their terms.
     changed = batch | {'present': present, 'frames': batch['frames'].copy()}
     changed['frames'][:2] = 0
     _, again = compute(changed)

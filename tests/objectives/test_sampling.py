@@ -52,7 +52,7 @@ class TestAgainstDiffusers:
     def test_sample_is_the_last_estimate(self, tiny, name):
         start = jnp.asarray(GOLDEN[f'{name}_eps'])[:, None]
         ours = sample(lambda x, t: 0.7 * x, start, golden_steps(tiny, name), keys(4))
-        # The step below t = 0 stays at that level, so x is the same before and after it.
+        # The last step stays at the level of t = 0, so x is the same before and after it.
         np.testing.assert_allclose(ours[:, 0], 0.7 * GOLDEN[f'{name}_ddim_trajectory'][-1], atol=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_ancestral_is_the_posterior_of_ho(tiny):
 
 @pytest.mark.parametrize('eta', [0.0, 0.3, 1.0])
 def test_each_update_reaches_its_level(eta):
-    """From x_t with signal and noise of its level, given the true x_0, to those of the level below."""
+    """Given the true x_0, signal and noise of x_t become those of the level below."""
     levels = alphas_cumprod(DiffusionConfig())[[900, 500, 100]]
     below = alphas_cumprod(DiffusionConfig())[[500, 100, 0]]
     of_x0, of_x, of_noise = ddim_updates(levels, below, eta).T
@@ -109,7 +109,7 @@ def test_the_best_denoiser_of_a_normal_distribution_gives_its_samples(tiny, targ
     start = jax.random.normal(jax.random.key(1), (64, 8, 32))
     steps = make_steps(config, 1000, sampler, eta)
     result = np.asarray(jax.jit(lambda x: sample(estimate, x, steps, keys(64)))(start))
-    # Of 16,384 draws; a finite number of steps costs some of the scale.
+    # Of 16,384 draws; a finite number of steps loses some of the scale.
     assert result.mean() == pytest.approx(mean, abs=0.015)
     assert result.std() == pytest.approx(scale, rel=0.03)
 
@@ -122,7 +122,7 @@ def test_a_perfect_estimate_is_reached_from_any_start(tiny, sampler):
         np.testing.assert_array_equal(sample(lambda x, t: x0, start, steps, keys(2)), x0)
 
 
-def test_fresh_noise_is_each_clip_and_step_own(tiny):
+def test_each_clip_and_step_has_its_own_fresh_noise(tiny):
     steps = make_steps(tiny(), 3, 'ancestral')
     draws = dataclasses.replace(steps, updates=np.array([[0, 1, 1.0]] * 3))
     walk = sample(lambda x, t: x, jnp.zeros((3, 4, 500)), draws, keys(3))
@@ -133,7 +133,7 @@ def test_fresh_noise_is_each_clip_and_step_own(tiny):
 
 
 class Network:
-    """A tiny network with parameters of which none is zero, and two clips."""
+    """A tiny network whose parameters are all nonzero, and two clips."""
 
     def __init__(self, config):
         self.config, self.objective = config, PretrainingObjective(config)
@@ -191,7 +191,7 @@ def networks(tiny):
     ids=['x0', 'eps', 'v, half decoded in training'],
 )
 def test_sampling_is_the_whole_network_step_by_step(networks, changes):
-    """Against a loop over the model's own __call__, and Song et al.'s eq. 12 as it is written."""
+    """Compares with a loop over the model's __call__ and eq. 12 of Song et al. as printed."""
     network = networks(**changes)
     config, objective = network.config, network.objective
     steps = make_steps(config, 3)
@@ -225,7 +225,7 @@ def test_sampling_is_the_whole_network_step_by_step(networks, changes):
                 views[modality] = dataclasses.replace(view, noisy=jnp.asarray(x, jnp.float32))
 
 
-def test_all_that_is_hidden_is_sampled_and_only_that(networks):
+def test_hidden_tokens_are_sampled_and_no_others(networks):
     network = networks(**HALF)
     views, samples = network.sample(3)
     for modality, (tokens, values) in SIZES.items():
@@ -311,6 +311,6 @@ class TestOneStepOnly:
         ({}, (5, 'ancestral', 0.5), 'eta = 0.5: must be 0 with sampler=ancestral'),
     ],
 )
-def test_what_there_is_not(tiny, changes, arguments, message):
+def test_what_is_refused(tiny, changes, arguments, message):
     with pytest.raises(ConfigError, match=message):
         make_steps(tiny(diffusion=changes), *arguments)

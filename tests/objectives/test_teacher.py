@@ -1,4 +1,4 @@
-"""Stage 2: what the student is taught, and that nothing teaches the teacher."""
+"""Stage 2: the targets of the student, and no gradient to the teacher."""
 
 import dataclasses
 
@@ -37,15 +37,15 @@ def batch():
 
 
 @pytest.fixture(scope='module')
-def taught(batch):
+def objective_and_params(batch):
     """The objective, the student's parameters and the teacher's."""
     objective = TeacherObjective(STUDENT, TEACHER)
     init = jax.jit(lambda key: nn.unbox(objective.init(key, batch, COUNTS)))
     return objective, init(jax.random.key(0))['params'], init(jax.random.key(1))['frozen']
 
 
-def test_the_teacher_has_the_parameters_that_a_stage_1_run_saves(taught, batch):
-    _, student, teacher = taught
+def test_the_teacher_has_the_parameters_that_a_stage_1_run_saves(objective_and_params, batch):
+    _, student, teacher = objective_and_params
     stage_1 = jax.eval_shape(
         lambda: nn.unbox(PretrainingObjective(TEACHER).init(jax.random.key(0), batch, COUNTS))['params']
     )
@@ -54,8 +54,10 @@ def test_the_teacher_has_the_parameters_that_a_stage_1_run_saves(taught, batch):
         assert jax.tree.map(jnp.shape, parameters) == jax.tree.map(jnp.shape, stage_1[name])
 
 
-def test_a_student_that_equals_the_teacher_has_nothing_to_learn_from_a_whole_clip(taught, batch):
-    objective, student, teacher = taught
+def test_a_student_that_equals_the_teacher_has_nothing_to_learn_from_a_whole_clip(
+    objective_and_params, batch
+):
+    objective, student, teacher = objective_and_params
     patches = to_patches(batch, STUDENT)
     targets = objective.teacher_targets(teacher, patches)
     for params, expected in (({**student, **teacher}, 0.0), (student, None)):
@@ -68,8 +70,8 @@ def test_a_student_that_equals_the_teacher_has_nothing_to_learn_from_a_whole_cli
                 np.testing.assert_array_equal(error, expected)
 
 
-def test_lessons_are_of_mean_0_and_variance_1_and_depend_on_the_whole_clip(taught, batch):
-    objective, _, teacher = taught
+def test_targets_are_of_mean_0_and_variance_1_and_depend_on_the_whole_clip(objective_and_params, batch):
+    objective, _, teacher = objective_and_params
     patches = to_patches(batch, STUDENT)
     targets = objective.teacher_targets(teacher, patches)
     for x, tokens in zip(targets.values(), (6, 8), strict=True):
@@ -81,8 +83,8 @@ def test_lessons_are_of_mean_0_and_variance_1_and_depend_on_the_whole_clip(taugh
     assert jnp.abs(changed['video'] - targets['video']).max() > 1e-4  # after fusion
 
 
-def test_the_loss_regresses_the_lessons_at_the_decoded_places(taught, batch):
-    objective, student, teacher = taught
+def test_the_loss_regresses_the_targets_of_the_decoded_tokens(objective_and_params, batch):
+    objective, student, teacher = objective_and_params
     loss, metrics = objective.loss(student, batch, COUNTS, frozen=teacher)
     patches = to_patches(batch, STUDENT)
     views = objective.views(patches, jnp.asarray(batch['position']), COUNTS)
@@ -97,8 +99,8 @@ def test_the_loss_regresses_the_lessons_at_the_decoded_places(taught, batch):
     np.testing.assert_allclose(loss, total, rtol=1e-5)
 
 
-def test_no_gradient_reaches_the_teacher(taught, batch):
-    objective, student, teacher = taught
+def test_no_gradient_reaches_the_teacher(objective_and_params, batch):
+    objective, student, teacher = objective_and_params
 
     def loss(params, frozen):
         return objective.loss(params, batch, COUNTS, frozen=frozen)[0]
