@@ -30,6 +30,7 @@ from diffmavil_jax.tasks.program import Program, make_program
 from diffmavil_jax.tasks.registry import make_task
 
 # How the compiler says that a step does not fit.
+_STAND_INS = 4_096  # training clips of the generated world
 _NO_MEMORY = 'RESOURCE_EXHAUSTED'
 _NEEDED = re.compile(r'Used [\d.]+\w* of [\d.]+\w* hbm', re.IGNORECASE)
 
@@ -154,7 +155,8 @@ def compile_all_buckets(
 
 def program_without_data(config: Config, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
     """The steps of a run, without opening its data. The generated world stands in and is not read."""
-    data = dataclasses.replace(config.data, source='generated', path=(), weights=())
+    few = min(config.data.train_clips, _STAND_INS)  # a classifier draws the label of each
+    data = dataclasses.replace(config.data, source='generated', path=(), weights=(), train_clips=few)
     stand_in = dataclasses.replace(config, data=data)
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(stand_in, plan, open_sources(stand_in), pathlib.Path(folder))
