@@ -33,7 +33,7 @@ from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.pipeline import Loader, stack
 from diffmavil_jax.data.prepared.dataset import open_prepared
-from diffmavil_jax.data.prepared.format import FEATURES, Metadata
+from diffmavil_jax.data.prepared.format import Metadata, example_features
 from diffmavil_jax.data.prepared.source import PreparedSource
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld
@@ -64,7 +64,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             frame_seconds=None,
         )
         return tfds.core.DatasetInfo(
-            builder=self, features=FEATURES(), metadata=tfds.core.MetadataDict(metadata.to_dict())
+            builder=self, features=example_features(), metadata=tfds.core.MetadataDict(metadata.to_dict())
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
@@ -146,7 +146,7 @@ def jpeg_decoders() -> dict[str, Callable[[bytes], Any]]:
 def stages(path: str, source: PreparedSource) -> None:
     """Prints the JPEG decoders, and what each stage of a clip costs."""
     (train,) = tfds.builder_from_directory(path).info.splits.values()
-    records, features = ArrayRecordDataSource(train.file_instructions), FEATURES()
+    records, features = ArrayRecordDataSource(train.file_instructions), example_features()
     indices = list(range(0, len(source), max(1, len(source) // 200)))
 
     def read(i: int) -> Any:

@@ -194,7 +194,7 @@ def write_prepared():
     """Writes {split: examples} below a folder; returns the directory of the version."""
     import tensorflow_datasets as tfds  # takes a second, which few tests need
 
-    from diffmavil_jax.data.prepared.format import FEATURES, Metadata
+    from diffmavil_jax.data.prepared.format import Metadata, example_features
 
     tfds.disable_progress_bar()
 
@@ -207,7 +207,7 @@ def write_prepared():
 
         def _info(self):
             metadata = tfds.core.MetadataDict(self._metadata.to_dict())
-            return tfds.core.DatasetInfo(builder=self, features=FEATURES(), metadata=metadata)
+            return tfds.core.DatasetInfo(builder=self, features=example_features(), metadata=metadata)
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(rows) for split, rows in self._examples.items()}

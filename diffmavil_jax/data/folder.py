@@ -25,12 +25,12 @@ from diffmavil_jax.data.clip import NO_LABEL, Clip, ClipSpec, DataError, Refusal
 from diffmavil_jax.data.folder_index import (
     HELD_OUT_SPLITS,
     TRAIN_SPLITS,
-    Decoded,
-    Place,
-    Reader,
+    ClipArrays,
+    ClipPlace,
+    FolderReader,
+    held_out_files,
     index_folder,
-    list_files,
-    split_clips,
+    list_rows,
 )
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.sandbox import DecodePool
@@ -78,14 +78,14 @@ def open_folder(
     root = pathlib.Path(path)
     if not root.is_dir():
         raise DataError(f'{root} is not a folder (config.data.path).')
-    listing = list_files(epath.Path(root), folder_labels)
-    reader = Reader(root, spec, decoders, modalities)
+    listing = list_rows(epath.Path(root), folder_labels)
+    reader = FolderReader(root, spec, decoders, modalities)
     index = index_folder(reader, listing.rows)
     ledger = Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
     for _, refusal in index.refused:
         ledger.record(refusal)
     ledger.check()
-    held_out = split_clips(reader, listing.rows, index, eval_fraction)
+    held_out = held_out_files(reader, listing.rows, index, eval_fraction)
     cache = _Cache(cache_bytes)
 
     def part(held: bool) -> FolderSource:
@@ -108,8 +108,8 @@ class FolderSource:
 
     def __init__(
         self,
-        reader: Reader,
-        places: Sequence[Place],
+        reader: FolderReader,
+        places: Sequence[ClipPlace],
         label_names: tuple[str, ...],
         refused: Sequence[Refusal],
         ledger: Ledger,
@@ -159,7 +159,7 @@ class FolderSource:
         label = self.factors(index).get('label', NO_LABEL)
         return np.array([] if label == NO_LABEL else [label], np.int64)
 
-    def _decode(self, i: int) -> Decoded:
+    def _decode(self, i: int) -> ClipArrays:
         place = self._places[i]
         decoded = self._cache.get(place)
         if decoded is not None:
@@ -175,17 +175,17 @@ class FolderSource:
 
 
 class _Cache:
-    """Decoded clips: the first to come are kept, until the memory is used up."""
+    """ClipArrays clips: the first to come are kept, until the memory is used up."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._free = max_bytes
-        self._clips: dict[Place, Decoded] = {}
+        self._clips: dict[ClipPlace, ClipArrays] = {}
         self._lock = threading.Lock()
 
-    def get(self, place: Place) -> Decoded | None:
+    def get(self, place: ClipPlace) -> ClipArrays | None:
         return self._clips.get(place)
 
-    def put(self, place: Place, decoded: Decoded) -> None:
+    def put(self, place: ClipPlace, decoded: ClipArrays) -> None:
         size = sum(array.nbytes for array in decoded.values())
         with self._lock:
             if size <= self._free and place not in self._clips:

@@ -15,11 +15,11 @@ from jaxtyping import Int16, UInt8
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, ClipSpec, DataError, Refusal
-from diffmavil_jax.data.listings import row as rows_lib
+from diffmavil_jax.data.listings import reading
 from diffmavil_jax.data.listings.cutting import cut
 from diffmavil_jax.data.listings.local import (
     EXTENSIONS,
-    folder_of,
+    class_folder,
     media_files,
     media_rows,
     media_tables,
@@ -43,11 +43,11 @@ _HELD_OUT = 'held-out'
 _PROBING_THREADS = min(4, os.cpu_count() or 1)
 
 
-Decoded = dict[str, Int16[np.ndarray, ' samples'] | UInt8[np.ndarray, 't h w 3']]  # a clip's arrays
+ClipArrays = dict[str, Int16[np.ndarray, ' samples'] | UInt8[np.ndarray, 't h w 3']]  # a clip's arrays
 
 
 @dataclasses.dataclass(frozen=True)
-class Reader:
+class FolderReader:
     """How the files of a folder are read, and what of them."""
 
     root: pathlib.Path
@@ -55,7 +55,7 @@ class Reader:
     decoders: DecodePool
     modalities: tuple[str, ...]
 
-    def decode(self, place: Place) -> Decoded:
+    def decode(self, place: ClipPlace) -> ClipArrays:
         """Raises a media.MediaError where there is no such clip."""
         file = self.root / place.file
         arrays = self.decoders.decode(file, place.start_s, self.spec, self.modalities)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ class Reader:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class ClipPlace:
     """Where a clip is."""
 
     file: str
@@ -88,15 +88,15 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Index:
+class FolderIndex:
     """All clips of a folder in order, and what is refused already, with its file."""
 
-    places: list[Place]
+    places: list[ClipPlace]
     refused: list[tuple[str, Refusal]]
     notes: list[str]
 
 
-def list_files(root: epath.Path, folder_labels: bool) -> Listing:
+def list_rows(root: epath.Path, folder_labels: bool) -> Listing:
     """The rows of the CSV, by file and start, or all files. A row without a split is held out by a hash."""
     tables = media_tables(sorted(root.glob('*.csv')), OPTIONAL_COLUMNS)
     if len(tables) > 1:
@@ -105,7 +105,7 @@ def list_files(root: epath.Path, folder_labels: bool) -> Listing:
             f'of them there, or let only one have any of the columns {", ".join(OPTIONAL_COLUMNS)}.'
         )
     if tables:
-        lines = rows_lib.read_table(tables[0], ['path'])
+        lines = reading.read_table(tables[0], ['path'])
         labels = [[cells['label']] if cells.get('label') else [] for _, cells in lines]
         classes = Classes(sorted({name for names in labels for name in names}), tables[0].name)
         rows = media_rows(lines, labels, classes, _split_of)
@@ -118,7 +118,7 @@ def list_files(root: epath.Path, folder_labels: bool) -> Listing:
         )
     if not folder_labels:
         return Listing([Row(file, '', file) for file in files])
-    names = [folder_of(file) for file in files]
+    names = [class_folder(file) for file in files]
     classes = Classes(sorted(set(names)), str(root))
     rows = [
         Row(file, '', file, labels=classes.indices([name], file))
@@ -137,10 +137,10 @@ def _split_of(where: str, cells: Mapping[str, str], _: str) -> str:
     return _HELD_OUT if value.lower() in HELD_OUT_SPLITS else TRAIN_SPLITS[0]
 
 
-def index_folder(reader: Reader, rows: Sequence[Row]) -> _Index:
+def index_folder(reader: FolderReader, rows: Sequence[Row]) -> FolderIndex:
     """Probes the files and cuts the rows into clips."""
     lengths = _probe(reader, sorted({row.name for row in rows}))
-    places: dict[str, Place] = {}
+    places: dict[str, ClipPlace] = {}
     refused: dict[str, tuple[str, Refusal]] = {}
     beyond, num_cut = [], 0
     for row in rows:
@@ -156,7 +156,7 @@ def index_folder(reader: Reader, rows: Sequence[Row]) -> _Index:
             name = row.name if whole else f'{row.name}@{row.start_s:.3f}'
             refused[name] = row.name, Refusal(name, clips.too_short)
         for start_s in clips.starts_s:
-            place = Place(row.name, start_s, row.labels[0] if row.labels else NO_LABEL)
+            place = ClipPlace(row.name, start_s, row.labels[0] if row.labels else NO_LABEL)
             places.setdefault(place.id, place)
         num_cut += len(clips.starts_s)
     notes = []
@@ -167,15 +167,17 @@ def index_folder(reader: Reader, rows: Sequence[Row]) -> _Index:
         )
     if num_cut > len(places):
         notes.append(f'{num_cut - len(places)} clips are in several rows and were taken once, from the first')
-    return _Index(list(places.values()), list(refused.values()), notes)
+    return FolderIndex(list(places.values()), list(refused.values()), notes)
 
 
-def _probe(reader: Reader, files: Sequence[str]) -> dict[str, float | str]:
+def _probe(reader: FolderReader, files: Sequence[str]) -> dict[str, float | str]:
     with concurrent.futures.ThreadPoolExecutor(_PROBING_THREADS) as pool:
         return dict(zip(files, pool.map(reader.length_s, files), strict=True))
 
 
-def split_clips(reader: Reader, rows: Sequence[Row], index: _Index, eval_fraction: float) -> set[str]:
+def held_out_files(
+    reader: FolderReader, rows: Sequence[Row], index: FolderIndex, eval_fraction: float
+) -> set[str]:
     """The files that are held out: as the rows say, or by the hash of the name.
 
     The hash depends on nothing else, so that a file stays in its part when others come and go,
@@ -189,7 +191,7 @@ def split_clips(reader: Reader, rows: Sequence[Row], index: _Index, eval_fractio
     firsts = {place.file: place for place in reversed(index.places)}
     in_order = sorted(firsts, key=unit_hash)
 
-    def decodes(place: Place) -> bool:
+    def decodes(place: ClipPlace) -> bool:
         try:
             reader.decode(place)
         except media.MediaError:

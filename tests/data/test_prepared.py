@@ -14,8 +14,8 @@ from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, require_modalities
 from diffmavil_jax.data.ledger import Ledger
 from diffmavil_jax.data.prepared.dataset import open_prepared
-from diffmavil_jax.data.prepared.format import FEATURES, Metadata
-from diffmavil_jax.data.prepared.source import PreparedSource, picture
+from diffmavil_jax.data.prepared.format import Metadata, example_features
+from diffmavil_jax.data.prepared.source import PreparedSource, decode_picture
 from diffmavil_jax.data.sources import open_sources
 
 SPEC = ClipSpec(sample_rate=16_000, seconds=1.0, frames=8, frame_size=32)
@@ -69,7 +69,7 @@ class TestFormat:
         assert 'tensorflow' not in sys.modules
 
     def test_a_clip_may_have_no_sound_no_picture_and_no_label(self, example):
-        features = FEATURES()
+        features = example_features()
         empty = example(audio=np.zeros(0, np.int16), frames=[], labels=[])
         read = features.deserialize_example_np(features.serialize_example(empty))
         assert [len(read[name]) for name in ('audio', 'frames', 'labels')] == [0, 0, 0]
@@ -171,18 +171,18 @@ class TestPictures:
 
     def test_the_centre_is_cut_out_of_a_picture_that_is_little_larger(self):
         jpeg, pixels = self.stored(256)
-        np.testing.assert_array_equal(picture(jpeg, 256, 224), pixels[16:-16, 16:-16])
+        np.testing.assert_array_equal(decode_picture(jpeg, 256, 224), pixels[16:-16, 16:-16])
 
     @pytest.mark.parametrize('size', [64, 100, 128, 192, 300])
     def test_others_are_scaled_as_a_whole(self, size):
         jpeg, pixels = self.stored(256)
         whole = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-        error = np.abs(picture(jpeg, 256, size).astype(float) - np.asarray(whole))
+        error = np.abs(decode_picture(jpeg, 256, size).astype(float) - np.asarray(whole))
         assert error.mean() < 1.5  # of 255; the decoder halves in another way than Pillow
 
     def test_another_size_than_the_dataset_states_is_an_error(self):
         with pytest.raises(ValueError, match='broken picture: it has 64 x 64 pixels in place of 256 x 256'):
-            picture(self.stored(64)[0], 256, 224)
+            decode_picture(self.stored(64)[0], 256, 224)
 
 
 class TestOpening:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.listings import row as rows_lib
+from diffmavil_jax.data.listings import reading
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
 
 EXTENSIONS = (
@@ -34,7 +34,7 @@ def read_folder(request: Request) -> Listing:
             f'No media in --input={request.input}: looked in it and below for names that end in '
             f'{" ".join(EXTENSIONS)}.'
         )
-    names = [folder_of(file) for file in found] if request.folder_labels else []
+    names = [class_folder(file) for file in found] if request.folder_labels else []
     classes = _classes(request, sorted(set(names)))
     rows = [
         Row(file, _part(file, request), file, labels=classes.indices([names[i]], file) if names else ())
@@ -50,7 +50,7 @@ def read_csv(request: Request) -> Listing:
     `duration_s`. Rows without a split are held out as in a folder.
     """
     table = _table(request)
-    lines = rows_lib.read_table(table, ['path'])
+    lines = reading.read_table(table, ['path'])
     several = 'labels' in lines[0][1]
     if several and 'label' in lines[0][1]:
         raise DataError(f'{table} has both a column label and a column labels: keep one of them.')
@@ -59,7 +59,7 @@ def read_csv(request: Request) -> Listing:
 
     def split(where: str, cells: Mapping[str, str], file: str) -> str:
         text = cells.get('split', '')
-        return rows_lib.split_name(where, text) if text else _part(file, request)
+        return reading.split_name(where, text) if text else _part(file, request)
 
     rows = list(dict.fromkeys(media_rows(lines, names, classes, split)))
     notes = (
@@ -70,12 +70,12 @@ def read_csv(request: Request) -> Listing:
 
 def media_files(root: epath.Path) -> list[str]:
     """Those with a known extension."""
-    return [file for file in rows_lib.files(root) if os.path.splitext(file)[1].lower() in EXTENSIONS]
+    return [file for file in reading.files(root) if os.path.splitext(file)[1].lower() in EXTENSIONS]
 
 
 def media_tables(tables: Iterable[epath.Path], columns: Sequence[str]) -> list[epath.Path]:
     """Of the CSVs those with a column `path` and, of several, with one of the other columns too."""
-    headers = {table: set(next(rows_lib.read_csv(table), ('', []))[1]) for table in tables}
+    headers = {table: set(next(reading.read_csv(table), ('', []))[1]) for table in tables}
     found = [table for table, header in headers.items() if 'path' in header]
     telling = [table for table in found if not headers[table].isdisjoint(columns)]
     return telling or found
@@ -101,13 +101,13 @@ def media_rows(
     rows = []
     splits: dict[str, str] = {}
     for (where, cells), names in zip(lines, labels, strict=True):
-        file = rows_lib.below(where, cells['path'])
+        file = reading.below(where, cells['path'])
         row = Row(
             name=file,
             split=split(where, cells, file),
             file=file,
-            start_s=rows_lib.seconds(where, 'start_s', cells.get('start_s', '')),
-            duration_s=rows_lib.seconds(where, 'duration_s', cells.get('duration_s', '')),
+            start_s=reading.seconds(where, 'start_s', cells.get('start_s', '')),
+            duration_s=reading.seconds(where, 'duration_s', cells.get('duration_s', '')),
             labels=classes.indices(names, where),
         )
         if splits.setdefault(file, row.split) != row.split:
@@ -125,14 +125,14 @@ def unit_hash(file: str) -> float:
 def _classes(request: Request, found: Sequence[str]) -> Classes:
     if request.labels is None:
         return Classes(found, 'the rows')
-    return Classes(rows_lib.read_names(request.labels), str(request.labels))
+    return Classes(reading.read_names(request.labels), str(request.labels))
 
 
 def _part(file: str, request: Request) -> str:
     return HELD_OUT if unit_hash(file) < request.eval_fraction else TRAIN
 
 
-def folder_of(file: str) -> str:
+def class_folder(file: str) -> str:
     """The first sub-folder of a path."""
     folder, slash, _ = file.partition('/')
     if not slash:

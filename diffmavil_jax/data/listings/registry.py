@@ -7,8 +7,7 @@ import types
 from collections.abc import Callable, Mapping
 
 from diffmavil_jax.config.clips import MODALITIES
-from diffmavil_jax.data.listings import local as own
-from diffmavil_jax.data.listings import sounds, youtube
+from diffmavil_jax.data.listings import local, sounds, youtube
 from diffmavil_jax.data.listings.row import Listing, Request
 
 
@@ -33,8 +32,8 @@ _SOUND = ('audio',)
 
 SOURCES: Mapping[str, Source] = types.MappingProxyType(
     {
-        'folder': Source(own.read_folder, 'any media below a folder, cut into clips'),
-        'csv': Source(own.read_csv, 'a CSV with path, and split, label(s), start_s, duration_s if known'),
+        'folder': Source(local.read_folder, 'any media below a folder, cut into clips'),
+        'csv': Source(local.read_csv, 'a CSV with path, and split, label(s), start_s, duration_s if known'),
         'audioset': Source(youtube.read_audioset, 'the segment CSVs, class_labels_indices.csv and the media'),
         'vggsound': Source(youtube.read_vggsound, 'vggsound.csv and the media'),
         'esc50': Source(sounds.read_esc50, 'meta/esc50.csv and audio/', _SOUND, None),

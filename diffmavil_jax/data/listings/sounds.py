@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.listings import row as rows_lib
+from diffmavil_jax.data.listings import reading
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
 
 # The order in which ESC-10's own release numbers them.
@@ -53,18 +53,18 @@ def read_speech_commands(request: Request) -> Listing:
         path = request.input / name
         if not path.exists():
             raise DataError(f'{path} is missing: it is part of Speech Commands.')
-        held_out |= {line.strip(): split for line in rows_lib.read_text(path).splitlines() if line.strip()}
+        held_out |= {line.strip(): split for line in reading.read_text(path).splitlines() if line.strip()}
     found = [
         file
-        for file in rows_lib.files(request.input)
+        for file in reading.files(request.input)
         if file.endswith('.wav') and file.count('/') == 1 and not file.startswith('_')  # _background_noise_
     ]
     if not found:
         raise DataError(f'No .wav in folders of --input={request.input}, as Speech Commands has them.')
     # What a list names and is not there is listed as well, so that it counts as missing.
-    found = sorted({*found, *(rows_lib.below('a list of Speech Commands', file) for file in held_out)})
+    found = sorted({*found, *(reading.below('a list of Speech Commands', file) for file in held_out)})
     words = [file.partition('/')[0] for file in found]
-    names = rows_lib.read_names(request.labels) if request.labels else sorted(set(words))
+    names = reading.read_names(request.labels) if request.labels else sorted(set(words))
     classes = Classes(names, str(request.labels or 'the folders'))
     rows = [
         Row(file, held_out.get(file, 'train'), file, labels=classes.indices([word], file))
@@ -76,7 +76,7 @@ def read_speech_commands(request: Request) -> Listing:
 def read_spoken_digit(request: Request) -> Listing:
     """`DIGIT_SPEAKER_INDEX.wav`, anywhere below the input; index 0 to 4 is the test set, as published."""
     rows, num_other = [], 0
-    for file in rows_lib.files(request.input):
+    for file in reading.files(request.input):
         name = _DIGIT.fullmatch(file.rpartition('/')[2])
         if name is None:
             num_other += file.endswith('.wav')
@@ -99,13 +99,13 @@ def _esc_table(request: Request) -> tuple[epath.Path, list[tuple[str, Mapping[st
     )
     if not found:
         raise DataError(f'No meta/esc50.csv, nor another CSV, in --input={request.input}. See --csv.')
-    return found[0], rows_lib.read_table(found[0], ['filename', 'fold', 'category'])
+    return found[0], reading.read_table(found[0], ['filename', 'fold', 'category'])
 
 
 def _esc(lines: list[tuple[str, Mapping[str, str]]], classes: Classes) -> Listing:
     rows = []
     for where, cells in lines:
-        file = 'audio/' + rows_lib.below(where, cells['filename'])
+        file = 'audio/' + reading.below(where, cells['filename'])
         split = f'fold{_integer(where, "fold", cells)}'
         rows.append(Row(file, split, file, labels=classes.indices([cells['category']], where)))
     return Listing(rows, classes.names)

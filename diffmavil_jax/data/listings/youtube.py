@@ -22,8 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.listings import local as own
-from diffmavil_jax.data.listings import row as rows_lib
+from diffmavil_jax.data.listings import local, reading
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
 
 AUDIOSET_TABLES = ('balanced_train_segments.csv', 'unbalanced_train_segments.csv', 'eval_segments.csv')
@@ -54,8 +53,8 @@ def read_audioset(request: Request) -> Listing:
     media = _Media(request.input)
     rows = []
     for table in tables:
-        split = rows_lib.split_name(table.name, table.stem.replace('_segments', ''))
-        for where, values in rows_lib.read_csv(table, comments=True):
+        split = reading.split_name(table.name, table.stem.replace('_segments', ''))
+        for where, values in reading.read_csv(table, comments=True):
             if len(values) != 4:
                 raise DataError(
                     f'{where}: {len(values)} values, not YTID, start_seconds, end_seconds, positive_labels.'
@@ -74,18 +73,18 @@ def read_vggsound(request: Request) -> Listing:
     table = request.tables[0] if request.tables else request.input / VGGSOUND_TABLE
     if not table.exists():
         raise DataError(f'{table} is missing. See --csv.')
-    lines = list(rows_lib.read_csv(table))
+    lines = list(reading.read_csv(table))
     for where, values in lines:
         if len(values) != 4:
             raise DataError(f'{where}: {len(values)} values, not YouTube id, start seconds, label, split.')
-    names = rows_lib.read_names(request.labels) if request.labels else sorted({v[2] for _, v in lines})
+    names = reading.read_names(request.labels) if request.labels else sorted({v[2] for _, v in lines})
     classes = Classes(names, str(request.labels or table.name))
     media = _Media(request.input)
     rows = []
     for where, (video, start, label, split) in lines:
         start_s = _number(where, 'start seconds', start)
         labels = classes.indices([label], where)
-        split = rows_lib.split_name(where, split)
+        split = reading.split_name(where, split)
         rows.append(media.row(where, video, start_s, start_s + VGGSOUND_SECONDS, split, labels))
     return Listing(rows, classes.names, notes=media.check(rows))
 
@@ -97,7 +96,7 @@ class _Media:
         self._root = root
         self._files: dict[str, str] = {}
         self._num_shadowed = 0
-        for file in own.media_files(root):
+        for file in local.media_files(root):
             stem = file.rpartition('/')[2].rpartition('.')[0]
             if self._files.setdefault(stem, file) != file:
                 self._num_shadowed += 1
@@ -145,7 +144,7 @@ def _stems(video: str, start_s: float, end_s: float) -> Iterator[str]:
 def _ontology(path: epath.Path) -> tuple[list[str], tuple[str, ...]]:
     """The classes' identifiers and display names, in the order of their indices."""
     found = []
-    for where, cells in rows_lib.read_table(path, ['index', 'mid', 'display_name']):
+    for where, cells in reading.read_table(path, ['index', 'mid', 'display_name']):
         if not cells['index'].isdecimal():
             raise DataError(f'{where}: index = {cells["index"]!r}: must be a whole number.')
         found.append((int(cells['index']), cells['mid'], cells['display_name']))

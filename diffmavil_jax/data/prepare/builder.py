@@ -33,7 +33,7 @@ from diffmavil_jax.data.prepare import worker
 from diffmavil_jax.data.prepare.shard import make_shard
 from diffmavil_jax.data.prepare.summary import Summary
 from diffmavil_jax.data.prepare.work import DoneShard, Work, link_or_copy
-from diffmavil_jax.data.prepared.format import FEATURES, Metadata
+from diffmavil_jax.data.prepared.format import Metadata, example_features
 
 VERSION = '1.0.0'
 REPORT, MANIFEST = 'prepare_report.json', 'manifest.jsonl'
@@ -109,7 +109,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=f'Clips of {self._metadata.source}, by `diffmavil prepare`.',
-            features=FEATURES(),
+            features=example_features(),
             metadata=tfds.core.MetadataDict(self._metadata.to_dict()),
             disable_shuffling=True,
         )

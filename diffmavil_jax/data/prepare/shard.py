@@ -12,7 +12,7 @@ from etils import epath
 from diffmavil_jax.atomic import replacing
 from diffmavil_jax.data.prepare.clips import Clips
 from diffmavil_jax.data.prepare.work import Outcome, Work
-from diffmavil_jax.data.prepared.format import FEATURES
+from diffmavil_jax.data.prepared.format import example_features
 from diffmavil_jax.data.sandbox import DecodePool
 
 # One example a group: random access. Neither JPEG nor sound gets smaller by it, so nothing is compressed.
@@ -53,4 +53,4 @@ def _pool() -> DecodePool:
 
 @functools.cache
 def _features() -> tfds.features.FeaturesDict:
-    return FEATURES()
+    return example_features()

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from diffmavil_jax.data.clip import ClipSpec, DataError
-from diffmavil_jax.data.prepared.format import FEATURES, Metadata
+from diffmavil_jax.data.prepared.format import Metadata, example_features
 
 _SEARCHED_LEVELS = 3
 
@@ -128,7 +128,7 @@ def open_prepared(path: str | os.PathLike[str]) -> PreparedDataset:
     try:
         info = tfds.builder_from_directory(directory).info
         metadata = Metadata.from_dict(info.metadata or {})
-        lacking = sorted(FEATURES().keys() - info.features.keys())
+        lacking = sorted(example_features().keys() - info.features.keys())
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise DataError(f"{directory} can't be read as a prepared dataset: {error}.") from error
     if lacking:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from diffmavil_jax.config.clips import MODALITIES
 
 
-def FEATURES() -> tfds.features.FeaturesDict:
+def example_features() -> tfds.features.FeaturesDict:
     """One example of a prepared dataset. TFDS features keep state, so each caller gets its own."""
     return tfds.features.FeaturesDict(
         {

@@ -13,11 +13,11 @@ from PIL import Image
 from diffmavil_jax.data.clip import NO_LABEL, Clip, ClipSpec, Refusal
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.prepared.dataset import PreparedDataset
-from diffmavil_jax.data.prepared.format import FEATURES
+from diffmavil_jax.data.prepared.format import example_features
 
 # Pictures larger than asked for by up to this factor, 256 for 224, are cut; others are scaled.
 _CROP_UP_TO = (8, 7)
-_FEATURES = FEATURES()
+_FEATURES = example_features()
 
 
 class PreparedSource:
@@ -101,11 +101,11 @@ class PreparedSource:
             raise ValueError(f'wrong frame count: {len(jpegs)}, needs {self._frames[-1] + 1}')
         pictures = np.empty(*self._spec.shapes['frames'])
         for i, frame in enumerate(self._frames):
-            pictures[i] = picture(jpegs[frame], self._frame_size, self._spec.frame_size)
+            pictures[i] = decode_picture(jpegs[frame], self._frame_size, self._spec.frame_size)
         return pictures
 
 
-def picture(jpeg: bytes, stored: int, size: int) -> UInt8[np.ndarray, 'size size 3']:
+def decode_picture(jpeg: bytes, stored: int, size: int) -> UInt8[np.ndarray, 'size size 3']:
     """Decodes a square JPEG of `stored` pixels: its centre, or all of it scaled.
 
     Raises:
