@@ -1,4 +1,4 @@
-"""The example on the wire, and what a source of examples is."""
+"""What a clip is, and what a source of clips offers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NO_LABEL = -1
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """A file, or a part of one, that can't be used, and why."""
+    """A file or a part of one that can't be used, and why."""
 
     path: str
     reason: str
 
 
 class Clip(TypedDict):
-    """One example: small on the wire; log-mel and normalisation run in JAX inside the step.
+    """One example, as small as it can be: the log-mel spectrogram and normalisation are left to the step.
 
     It has the arrays of its source's modalities and no others.
     """
@@ -33,10 +33,10 @@ class Clip(TypedDict):
     frames: NotRequired[UInt8[np.ndarray, 't h w 3']]
     label: int  # a class index, or NO_LABEL
     id: str
-    present: NotRequired[Float[np.ndarray, ' 2']]  # by modality: 1, or 0 where something stands in
-    target: NotRequired[Float[np.ndarray, ' c']]  # 1 for each class of the clip; see data.labelled
-    # The unusable items of the source that this one stands in for, by index: a worker process
-    # refuses them, and the process that trains has to know.
+    present: NotRequired[Float[np.ndarray, ' 2']]  # by modality: 1, or 0 where a blank array stands in
+    target: NotRequired[Float[np.ndarray, ' c']]  # 1 for each class of the clip, else 0; see data.wrappers
+    # The unusable items of the source in whose place this one came, by index. A worker process refuses
+    # them, and the process that trains must learn of it.
     refused: NotRequired[dict[int, Refusal]]
 
 
@@ -49,7 +49,7 @@ class ArrayShape(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-    """What a source must deliver: `seconds` of mono sound and `frames` square pictures of it."""
+    """What a source must deliver: `seconds` of mono sound, and `frames` square pictures of that time."""
 
     sample_rate: int  # Hz
     seconds: float
@@ -58,12 +58,12 @@ class ClipSpec:
 
     @classmethod
     def of(cls, data: DataConfig) -> ClipSpec:
-        """What a config asks for."""
+        """The clips of a config."""
         return cls(data.sample_rate, data.seconds, data.frames, data.frame_size)
 
     @property
     def num_samples(self) -> int:
-        """Length of the waveform."""
+        """Length of the waveform in samples."""
         return round(self.seconds * self.sample_rate)
 
     @property
@@ -80,26 +80,32 @@ class ClipSpec:
 
 
 class DataError(RuntimeError):
-    """The data can't be used: says what is wrong, where, and what to do."""
+    """The data can't be used. The message says what is wrong, where, and what to do."""
 
 
 class ClipSource(Protocol):
-    """Random access to clips: item i is a pure function of i, and safe to read from threads.
+    """Random access to clips: item i depends on i alone, and many threads may read at once.
 
-    It can be pickled, for worker processes.
+    A source can be pickled, for worker processes.
+
+    Attributes:
+        name: for messages.
+        modalities: those of MODALITIES that every clip has.
+        label_names: class index -> name; empty where there are no labels.
+        multi_label: whether a clip may have several labels.
     """
 
-    name: str  # for messages
-    modalities: tuple[str, ...]  # those of MODALITIES that every clip has
+    name: str
+    modalities: tuple[str, ...]
     label_names: tuple[str, ...]
-    multi_label: bool  # whether a clip may have several
+    multi_label: bool
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Clip: ...
 
     def refused(self) -> list[Refusal]:
-        """What was refused so far, in the order of the files."""
+        """What was refused so far, sorted by path."""
         ...
 
     def record(self, refused: Mapping[int, Refusal]) -> None:
@@ -111,19 +117,26 @@ class ClipSource(Protocol):
         ...
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """What is known of item i without decoding it: `label` or another class index, or numbers."""
+        """Known facts of item `index`, by name: class indices such as `label`, or numbers [d].
+
+        Of the generated world they are what the clip was made from; of other sources at most `label`.
+        """
         ...
 
     def labels(self, index: int) -> Int64[np.ndarray, ' n']:
-        """All class indices of item i, ascending."""
+        """All class indices of item `index`, ascending."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Training and held-out clips, and what is to be said of them in the report.
+    """Training and held-out clips, and remarks on them for the report.
 
-    `coverage` says how many of the held-out clips that a dataset lists are there, if that is known.
+    Attributes:
+        train: clips to train on.
+        held_out: clips to evaluate on.
+        notes: remarks, a sentence each.
+        coverage: how many of the evaluation clips that a benchmark lists are present; empty if not known.
     """
 
     train: ClipSource
@@ -133,10 +146,10 @@ class Sources:
 
 
 def require_modalities(sources: Sequence[ClipSource], modalities: Sequence[str], consumer: str) -> None:
-    """Checks that what is going to consume the clips can live with what they have.
+    """Checks that all clips of the sources have the modalities that a consumer needs.
 
     Raises:
-        DataError: names the consumer, the dataset, what it lacks and what to do.
+        DataError: one lacks a modality. Names the consumer, the source, what it lacks and what to do.
     """
     for source in sources:
         lacking = [modality for modality in modalities if modality not in source.modalities]
@@ -149,10 +162,10 @@ def require_modalities(sources: Sequence[ClipSource], modalities: Sequence[str],
 
 
 def clip_id(name: str, start_s: float) -> str:
-    """The clip's name in the dataset."""
+    """The id of the clip that begins at `start_s` in the file or video `name`."""
     return f'{printable(name)}@{start_s:.3f}'
 
 
 def printable(text: str) -> str:
-    """Without the surrogates that stand for bytes of a file name that is not UTF-8."""
+    """The text with its surrogates escaped; they stand for the bytes of a file name that is not UTF-8."""
     return text.encode('utf-8', 'backslashreplace').decode('utf-8')

@@ -1,10 +1,11 @@
-"""The `folder` source: any videos with sound, decoded on the fly and split into train and held-out.
+"""The `folder` source: clips of any media files, decoded when they are read.
 
-A CSV in the folder may say more: `path` (relative to the CSV), and optionally `split`,
-`label`, `start_s` and `duration_s`. `listings.cutting` says which clips a row or a file has.
+A CSV in the folder may say more about the files. It has a column `path` (relative to the CSV), and maybe
+`split`, `label`, `start_s` and `duration_s`. `data.folder_index` finds the clips and says which are held out;
+`listings.cutting` cuts files into clips.
 
-Nothing is dropped in silence: what can't be used is in `refused()`, and what was understood
-otherwise than it may have been meant is in `FolderSources.notes`.
+Nothing is dropped silently. `refused()` lists what can't be used, and `FolderSources.notes` says where a list
+was understood differently from how it may have been meant.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from diffmavil_jax.data.sandbox import DecodePool
 
 @dataclasses.dataclass(frozen=True)
 class FolderSources:
-    """The two parts of a folder, and remarks on how it was read, for the report."""
+    """The two parts of a folder, and remarks for the report on how it was read."""
 
     train: FolderSource
     eval: FolderSource
@@ -59,21 +60,21 @@ def open_folder(
     """Finds, probes and splits the media files of a folder.
 
     Args:
-        path: searched recursively for files with one of EXTENSIONS; hidden ones are left out.
-            The CSV with a `path` column in it, if there is one, is the list of files instead.
+        path: of the folder. A CSV in it with a column `path` lists the files; without one, all files below
+            the folder whose names end in one of EXTENSIONS are taken, except hidden ones.
         spec: what a clip is.
-        eval_fraction: share of the files held out by a stable hash of their names, where no
-            CSV has a `split` column. At least one file is held out.
-        max_bad_fraction: how many refused ones are tolerated, as a share of all clips, found
-            when the folder is opened or later. A stretch that yields no clip counts as one.
-        cache_bytes: decoded clips are kept in memory up to this size, shared by both parts.
-        decoders: processes that read the files, so that one of them can't end the run.
+        eval_fraction: share of the files held out by a stable hash of their names, if no CSV has a column
+            `split`. At least one file is held out.
+        max_bad_fraction: share of all clips that may be refused, now or later. A stretch of a file that
+            gives no clip counts as one.
+        cache_bytes: decoded clips of both parts are kept in memory up to this size.
+        decoders: processes that read the files, so that a bad file can't end the run.
         modalities: what a file must have, and all that is read of it.
-        folder_labels: whether, without a CSV, the first sub-folder of a file is its class.
+        folder_labels: whether the first sub-folder of a file is its class, if there is no CSV.
 
     Raises:
-        DataError: no media there, a CSV that can't be understood, too much that is refused, or
-            a part that would be empty.
+        DataError: there are no media, the CSV can't be understood, too much is refused, or a part would be
+            empty.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
@@ -99,7 +100,7 @@ def open_folder(
 
 
 class FolderSource:
-    """One part of a folder (a ClipSource). `open_folder` makes it.
+    """The training or the held-out clips of a folder (a ClipSource); `open_folder` makes both.
 
     A clip that turns out to be unusable is refused, and the next usable one takes its place.
     """
@@ -122,7 +123,7 @@ class FolderSource:
 
     @property
     def counts(self) -> dict[str, float]:
-        """How much there is: `files`, `clips`, `seconds` of clips; refused clips are among them."""
+        """The number of `files` and `clips`, and the `seconds` of the clips, refused ones included."""
         files = len({place.file for place in self._places})
         return {'files': files, 'clips': len(self), 'seconds': len(self) * self._reader.spec.seconds}
 
@@ -149,7 +150,10 @@ class FolderSource:
         self._usable.record(refused)
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """The label of item `index` where the CSV has labels; decodes the clip to know which it is."""
+        """The label of item `index`, if there are labels.
+
+        Decodes the clip, because another takes its place if it can't be used.
+        """
         if not self.label_names:
             return {}
         i, _, _ = self._usable.find(index, self._decode)
@@ -169,13 +173,13 @@ class FolderSource:
         except media.MediaError as error:
             raise UnusableError(Refusal(place.id, str(error))) from error
         for array in decoded.values():
-            array.flags.writeable = False  # it may be handed out again
+            array.flags.writeable = False  # the cache may hand it out again
         self._cache.put(place, decoded)
         return decoded
 
 
 class _Cache:
-    """ClipArrays clips: the first to come are kept, until the memory is used up."""
+    """Keeps decoded clips in memory, first come first served, up to a size in bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = self._free = max_bytes
@@ -193,7 +197,7 @@ class _Cache:
                 self._free -= size
 
     def __reduce__(self) -> tuple[type[_Cache], tuple[int]]:
-        return _Cache, (self._max_bytes,)  # a worker process begins with an empty one
+        return _Cache, (self._max_bytes,)  # in a worker process it is empty at first
 
 
 def _empty_part(root: pathlib.Path, held: bool, by_csv: bool) -> str:

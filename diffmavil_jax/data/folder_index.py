@@ -1,4 +1,4 @@
-"""Which clips a folder has, and in which split each of them is."""
+"""Finds the clips of a folder, and says which files are held out."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ from diffmavil_jax.data.listings.local import (
 from diffmavil_jax.data.listings.row import Classes, Listing, Row
 from diffmavil_jax.data.sandbox import DecodePool
 
+# What a CSV may have in its columns `split`.
 TRAIN_SPLITS = ('train',)
-
-
 HELD_OUT_SPLITS = ('val', 'valid', 'validation', 'test', 'eval')
-
-
+# Columns of a CSV besides `path`.
 OPTIONAL_COLUMNS = ('split', 'label', 'start_s', 'duration_s')
 
-
 _HELD_OUT = 'held-out'
-
-
 _PROBING_THREADS = min(4, os.cpu_count() or 1)
 
-
-ClipArrays = dict[str, Int16[np.ndarray, ' samples'] | UInt8[np.ndarray, 't h w 3']]  # a clip's arrays
+# By their keys in a clip.
+ClipArrays = dict[str, Int16[np.ndarray, ' samples'] | UInt8[np.ndarray, 't h w 3']]
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderReader:
-    """How the files of a folder are read, and what of them."""
+    """Reads the files of a folder.
+
+    Attributes:
+        root: the folder.
+        spec: what a clip is.
+        decoders: processes that read.
+        modalities: what a file must have, and all that is read of it.
+    """
 
     root: pathlib.Path
     spec: ClipSpec
@@ -56,13 +58,17 @@ class FolderReader:
     modalities: tuple[str, ...]
 
     def decode(self, place: ClipPlace) -> ClipArrays:
-        """Raises a media.MediaError where there is no such clip."""
+        """Decodes a clip.
+
+        Raises:
+            MediaError: it can't be used.
+        """
         file = self.root / place.file
         arrays = self.decoders.decode(file, place.start_s, self.spec, self.modalities)  # type: ignore[arg-type]
         return {ARRAYS[m]: array for m, array in zip(MODALITIES, arrays, strict=True) if array is not None}
 
     def length_s(self, file: str) -> float | str:
-        """The usable length of a file, or the reason why there is none."""
+        """The length of a file in seconds, or the reason why it can't be used."""
         try:
             info = self.decoders.probe(self.root / file)
         except media.MediaError as error:
@@ -76,7 +82,7 @@ class FolderReader:
 
 @dataclasses.dataclass(frozen=True)
 class ClipPlace:
-    """Where a clip is."""
+    """Where a clip is: from `start_s` on in `file`, a path below the folder; and its class index."""
 
     file: str
     start_s: float
@@ -89,7 +95,13 @@ class ClipPlace:
 
 @dataclasses.dataclass(frozen=True)
 class FolderIndex:
-    """All clips of a folder in order, and what is refused already, with its file."""
+    """The clips of a folder.
+
+    Attributes:
+        places: of all clips, in the order of the list.
+        refused: files and parts of them that can't be used, each after the name of its file.
+        notes: remarks on how the list was understood.
+    """
 
     places: list[ClipPlace]
     refused: list[tuple[str, Refusal]]
@@ -97,7 +109,17 @@ class FolderIndex:
 
 
 def list_rows(root: epath.Path, folder_labels: bool) -> Listing:
-    """The rows of the CSV, by file and start, or all files. A row without a split is held out by a hash."""
+    """The rows of a folder's CSV, sorted by file and start; without a CSV, a row for each media file.
+
+    The split of a row is empty if the CSV states none; `held_out_files` then decides.
+
+    Args:
+        root: the folder.
+        folder_labels: whether the first sub-folder of a file is its class, if there is no CSV.
+
+    Raises:
+        DataError: there are no media, several CSVs, or one that can't be understood.
+    """
     tables = media_tables(sorted(root.glob('*.csv')), OPTIONAL_COLUMNS)
     if len(tables) > 1:
         raise DataError(
@@ -178,10 +200,11 @@ def _probe(reader: FolderReader, files: Sequence[str]) -> dict[str, float | str]
 def held_out_files(
     reader: FolderReader, rows: Sequence[Row], index: FolderIndex, eval_fraction: float
 ) -> set[str]:
-    """The files that are held out: as the rows say, or by the hash of the name.
+    """The files that are held out: as the rows say, or by a hash of the name.
 
-    The hash depends on nothing else, so that a file stays in its part when others come and go,
-    except where a part would have no usable file: then the nearest one changes sides.
+    The hash depends on the name alone, so that a file stays in its part when others come and go. There is one
+    exception: if a part would have no usable file, the file with the nearest hash changes sides, and a note
+    says so.
     """
     held_out = {row.name for row in rows if row.split == _HELD_OUT}
     by_hash = {row.name for row in rows if not row.split}

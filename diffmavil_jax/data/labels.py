@@ -1,4 +1,4 @@
-"""Which labels clips have, and how they are divided by them."""
+"""Counts and checks the labels of clips, and chooses clips by their labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from diffmavil_jax.data.clip import ClipSource, DataError
 
 
 def label_sets(source: ClipSource) -> list[Int64[np.ndarray, ' _']]:
-    """The classes of every clip."""
+    """The class indices of each clip."""
     return [source.labels(i) for i in range(len(source))]
 
 
 def class_counts(sets: Iterable[Int64[np.ndarray, ' _']], classes: int) -> Int64[np.ndarray, ' c']:
-    """How many clips each class has."""
+    """The number of clips of each class."""
     counts = np.zeros(classes, np.int64)
     for labels in sets:
         counts[labels] += 1
@@ -24,11 +24,16 @@ def class_counts(sets: Iterable[Int64[np.ndarray, ' _']], classes: int) -> Int64
 
 
 def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' _']], least: int) -> None:
-    """Checks that there is something to learn, and that no class is a silent zero.
+    """Checks that training clips have labels, and that there are enough clips of each class.
+
+    Args:
+        source: the training clips.
+        sets: their labels.
+        least: clips that each class must have. With several labels per clip this is not checked, nor is
+            whether each clip has one.
 
     Raises:
-        DataError: a clip has no class, or fewer than two classes have clips, or one has fewer
-            than `least`.
+        DataError: a clip has no class, fewer than two classes have clips, or a class has fewer than `least`.
     """
     unlabelled = sum(not len(labels) for labels in sets)
     if unlabelled and not source.multi_label:
@@ -55,9 +60,10 @@ def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' _']], le
 def split_by_class(
     sets: Sequence[Int64[np.ndarray, ' _']], fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Indices (kept, held out): of each class `fraction` of its clips are held out, at least one.
+    """Indices (kept, held out): of each class a fraction of its clips is held out, at least one.
 
-    A clip of several classes goes by the rarest of them; one of no class is kept.
+    A class of one clip keeps it, and fraction 0 holds out none. A clip of several classes counts for the
+    rarest of them; a clip without a class is kept.
     """
     held_out: list[int] = []
     for members in _by_rarest(sets).values():
@@ -68,11 +74,12 @@ def split_by_class(
 
 
 def few_of_each_class(sets: Sequence[Int64[np.ndarray, ' _']], count: int, seed: int) -> list[int]:
-    """Indices of up to `count` clips of each class; a clip of several classes goes by the rarest of them."""
+    """Indices of up to `count` clips of each class. A clip of several counts for the rarest of them."""
     return sorted(i for members in _by_rarest(sets).values() for i in _shuffled(members, seed)[:count])
 
 
 def _by_rarest(sets: Sequence[Int64[np.ndarray, ' _']]) -> dict[int, list[int]]:
+    """Indices of the clips, by the rarest class of each."""
     counts = class_counts(sets, 1 + max((int(labels.max()) for labels in sets if len(labels)), default=0))
     groups: dict[int, list[int]] = {}
     for i, labels in enumerate(sets):

@@ -1,4 +1,4 @@
-"""What can't be used: refused by name, counted, replaced by the next usable item."""
+"""Counts the clips that can't be used, and puts the next usable one in the place of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED_IN_ERRORS = 5
 
 
 class UnusableError(ValueError):
-    """An item that can't be used: `UnusableError(refusal)`."""
+    """An item that can't be used, and why."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)
@@ -22,21 +22,31 @@ class UnusableError(ValueError):
 
 
 class Ledger:
-    """Everything refused in a dataset, in all of its parts, against what is tolerated."""
+    """Everything that was refused in all parts of a dataset, and how much is tolerated."""
 
     def __init__(self, where: str, total: int, max_bad_fraction: float) -> None:
-        """Args: `total` clips, refused ones among them, of which a share may be unusable."""
+        """Begins with nothing refused.
+
+        Args:
+            where: name of the dataset, for messages.
+            total: clips of the dataset, refused ones included.
+            max_bad_fraction: share of them that may be refused.
+        """
         self._where, self._total, self._allowed = where, total, max_bad_fraction
         self._refusals: dict[str, Refusal] = {}
         self._lock = threading.Lock()
 
     def record(self, refusal: Refusal) -> None:
-        """Counts a refusal; once, however often it is recorded."""
+        """Counts a refusal. The same path counts once."""
         with self._lock:
             self._refusals.setdefault(refusal.path, refusal)
 
     def check(self) -> None:
-        """Raises a DataError where too much is refused."""
+        """Checks how much is refused.
+
+        Raises:
+            DataError: more than is tolerated.
+        """
         with self._lock:
             bad = list(self._refusals.values())
         if len(bad) <= self._allowed * self._total:
@@ -60,12 +70,18 @@ class Ledger:
 class Substitutes:
     """Puts the next usable item in the place of one that can't be used.
 
-    So item i remains a pure function of the data, whatever was read before; what was
-    refused once is not read again.
+    So item i depends on the data alone, whatever was read before. An item that was refused is not read again.
     """
 
     def __init__(self, where: str, length: int, ledger: Ledger, refused: Iterable[Refusal] = ()) -> None:
-        """Args: `refused` are refusals that have no item, known in advance."""
+        """Begins without refused items.
+
+        Args:
+            where: name of the source, for messages.
+            length: number of items.
+            ledger: counts the refusals of the whole dataset.
+            refused: known refusals of files that have no item.
+        """
         self._where, self._length, self._ledger = where, length, ledger
         self._without_item = tuple(refused)
         self._refused: dict[int, Refusal] = {}
@@ -78,7 +94,7 @@ class Substitutes:
             read: makes item i, or raises an UnusableError.
 
         Returns:
-            Which item it is, what `read` made of it, and the refused ones before it, by index.
+            Its index, what `read` made of it, and the refused items before it, by index.
 
         Raises:
             IndexError: there is no such item.
@@ -102,7 +118,7 @@ class Substitutes:
         )
 
     def record(self, refused: Mapping[int, Refusal]) -> None:
-        """Takes over refusals by index.
+        """Adds refusals, by index of their items.
 
         Raises:
             DataError: too much is refused.

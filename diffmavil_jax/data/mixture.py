@@ -1,4 +1,4 @@
-"""Several datasets as one, and the order in which clips are drawn."""
+"""Makes one source of several datasets, and draws clips in an endless order."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, Clip, ClipSource, DataError, Refusal
 from diffmavil_jax.data.wrappers import Balanced
 
-# Between the seeds of two parts; each of them is shuffled by its own.
+# Between the seeds of two parts, each of which is shuffled by its own seed.
 _SEED_STEP = 1_000_003
-_ENDLESS = 2**31  # positions; samples seen are below
+_ENDLESS = 2**31  # positions: more than any run sees
 
 
 class Mixture:
     """The clips of several sources, one source after the other (a ClipSource).
 
-    `endless` draws from them by `weights`. The classes are those of all parts, by name; a clip
-    has the modalities that all parts have, and the name of its part before its id.
+    `endless` draws from them by `weights`. The classes are those of all parts, by name. A clip has the
+    modalities that all parts have, and its id begins with the name of its part.
     """
 
     def __init__(self, parts: Sequence[ClipSource], weights: Sequence[float] = ()) -> None:
-        """Args: `weights` are positive, one for each part; without them each clip weighs the same.
+        """Joins sources.
+
+        Args:
+            parts: the sources.
+            weights: positive, one for each part. Without them each clip has the same weight.
 
         Raises:
             DataError: the parts have no modality in common, or two have the same name.
@@ -73,7 +77,7 @@ class Mixture:
             self.parts[k].record({i: refusal})
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """The label of item `index`, where any part has labels; other factors differ between parts."""
+        """The label of item `index`, if any part has labels. Parts differ in other factors."""
         if not self.label_names:
             return {}
         k, i = self._place(index)
@@ -87,7 +91,7 @@ class Mixture:
         return NO_LABEL if label == NO_LABEL else self._labels[k][label]
 
     def _place(self, index: int) -> tuple[int, int]:
-        """Which part an item is in, and where there."""
+        """The part that an item belongs to, and its index in that part."""
         if not 0 <= index < len(self):
             raise IndexError(f'clip {index} of {len(self)}')
         k = int(np.searchsorted(self.starts, index, side='right')) - 1
@@ -95,11 +99,11 @@ class Mixture:
 
 
 def endless(source: ClipSource, seed: int) -> grain.MapDataset:
-    """The clip at every position, in an order that depends on the seed and the sizes alone.
+    """The clip at every position of an endless order, which depends on the seed and the sizes alone.
 
-    A source is shuffled anew in each of its epochs. So is each part of a Mixture, and any
-    stretch of positions holds the parts by their weights, to within a clip. A Balanced source is
-    drawn from with replacement.
+    A source is shuffled anew in each epoch. Of a Mixture each part is, and any stretch of positions has
+    clips of the parts in proportion to their weights, to within one clip. From a Balanced source clips are
+    drawn with replacement.
     """
     if isinstance(source, Balanced):
         drawn = grain.MapDataset.range(_ENDLESS).map(functools.partial(source.draw, seed))

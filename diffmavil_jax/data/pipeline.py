@@ -1,4 +1,4 @@
-"""From a source of clips to batches, in an order that is a pure function of (seed, position)."""
+"""Makes batches of the clips of a source, in an order that depends on the seed alone."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ from diffmavil_jax.parallel.allocator import keep_freed_memory
 Batch = dict[str, np.ndarray]
 T = TypeVar('T')
 
-# Clips that a worker process holds ready, in shared memory; whole batches are held by a thread here.
+# Clips that a worker process keeps ready in shared memory. A thread of this process keeps batches ready.
 _CLIPS_PER_WORKER = 4
 _CLOSING_SECONDS = 30.0
 _WORKER_ENDED = re.compile(r'Worker process was terminated unexpectedly with exit code (-?\d+)')
 
 
 class Loader:
-    """Shuffled, endless batches that start at any clip.
+    """Shuffled, endless batches that can begin at any position.
 
-    Batch k holds the clips at positions [seen, seen + size), whatever the sizes of the
-    batches before it, the number of threads and of worker processes; host h of H reads
-    every H-th of them.
+    A batch has the clips at positions [seen, seen + size), whatever the sizes of the batches before it, and
+    whatever the number of threads and worker processes. Host h of H reads every H-th of them, from h on.
     """
 
     def __init__(
@@ -54,31 +53,37 @@ class Loader:
         """Prepares the order; nothing is read yet.
 
         Args:
-            source: where clips come from; see `mixture.endless` for their order.
+            source: of clips; see `mixture.endless` for their order.
             seed: of the order.
             threads: readers, in this process or in each worker process.
-            prefetch_batches: batches made ahead of the one that is asked for.
+            prefetch_batches: batches made ahead of the next one.
             largest_batch: clips in the largest batch, of all hosts together.
-            workers: processes that read clips; 0: this one does. They begin as new interpreters,
-                so the main module has to be one that can be imported.
+            workers: processes that read clips; with 0 this process does. They are started as new
+                interpreters, so it must be possible to import the main module.
             host: which host this is.
             hosts: how many there are.
         """
         self._source = source
-        # A clip's position in this order is what its randomness is derived from.
+        # The randomness of a clip is derived from its position in this order.
         self._dataset = endless(source, seed).map_with_index(_with_position)
         ahead = 2 * threads if workers else max(threads, prefetch_batches * largest_batch)
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._workers = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_CLIPS_PER_WORKER)
         if workers and not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # a notebook or a test has none, and Grain's workers ask for theirs
+            flags.FLAGS.mark_as_parsed()  # Grain's workers read flags; a notebook parses none
         self._prefetch_batches = prefetch_batches
         self._host, self._hosts = host, hosts
 
     def batches(self, first_sample: int, sizes: Iterable[int]) -> Ahead[tuple[Batch, list[str]]]:
-        """Batches of the given global sizes, with the ids of their clips; see `stack`.
+        """Batches of the given sizes, each with the ids of its clips.
+
+        A batch is that of `stack`, and has `position` int32 [b] too.
 
         Reading begins at once, in the background, and ends when the iterator is closed or dropped.
+
+        Args:
+            first_sample: position of the first clip.
+            sizes: clips in each batch, of all hosts together.
 
         Raises:
             DataError: too many clips are unusable, or a worker process ended.
@@ -109,7 +114,7 @@ class Loader:
 
 
 def stack(clips: Sequence[Mapping[str, Any]]) -> Batch:
-    """Stacks `waveform` int16 [b samples] and `frames` uint8 [b t h w 3] of clips, those that they have.
+    """Stacks the arrays that clips have: `waveform` int16 [b samples], `frames` uint8 [b t h w 3] and others.
 
     Raises:
         DataError: a clip lacks what another has.
@@ -121,7 +126,7 @@ def stack(clips: Sequence[Mapping[str, Any]]) -> Batch:
 
 
 def _put(batch: Batch, clip: Mapping[str, Any], row: int, rows: int) -> None:
-    """Copies a clip into its row; at once, because that of a worker process is in shared memory."""
+    """Copies a clip into its row of a batch, at once: the clip of a worker process is in shared memory."""
     for name in (*ARRAYS.values(), 'target', 'present'):
         if (name in clip) != (name in batch) and row > 0:
             other = 'has' if name in clip else 'has no'
@@ -133,16 +138,16 @@ def _put(batch: Batch, clip: Mapping[str, Any], row: int, rows: int) -> None:
 
 
 class Ahead(Iterator[T], Generic[T]):
-    """The same items, up to `depth` of them made ahead by a thread.
+    """Iterates over items, up to `depth` of which a thread makes ahead.
 
-    The thread that trains then takes a batch at once; item by item it would wait for the
+    The thread that trains then gets a whole batch at once. If it took clip by clip, it would wait for the
     interpreter's lock each time.
     """
 
     def __init__(self, items: Generator[T], depth: int) -> None:
         self._ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
         stop = threading.Event()
-        # The thread must not hold this object, or it would never be dropped.
+        # The thread must not refer to this object: it would never be dropped.
         arguments = (items, self._ready, stop)
         thread = threading.Thread(target=_produce, args=arguments, daemon=True, name='batches')
         self._close = weakref.finalize(self, _stop, thread, stop)
@@ -158,7 +163,7 @@ class Ahead(Iterator[T], Generic[T]):
         return item  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Stops the thread, and the worker processes with it."""
+        """Stops the thread, and with it the worker processes."""
         self._close()
 
 
@@ -191,6 +196,7 @@ def _with_position(position: int, clip: T) -> tuple[int, T]:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
+    """Says how a worker process ended, and what to do, in place of Grain's error."""
     try:
         yield
     except RuntimeError as error:
@@ -206,16 +212,16 @@ def _explained() -> Iterator[None]:
 
 
 def _begin_worker(worker: int, workers: int) -> None:
-    """What a worker process does first."""
+    """Prepares a worker process; runs in it before anything else."""
     keep_freed_memory()
-    # Both are sent to whole groups of processes; only the one that trains knows what to do.
+    # Both signals go to the whole group of processes; only the one that trains acts on them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True, name='parent').start()
 
 
 def _end_with_parent() -> None:
-    """A process that trains and is killed can't stop its workers."""
+    """Ends this worker when its parent ends: a parent that is killed can't stop its workers."""
     parent = process.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

@@ -1,7 +1,7 @@
-"""Decodes untrusted media in processes of its own: a decoder that hangs or crashes costs one clip.
+"""Decodes untrusted media in separate processes, so that a decoder that hangs or crashes costs one clip.
 
-Not a pool of `multiprocessing`: its workers import the main module, JAX and all, and can't be
-started from daemonic processes, which Grain's and Beam's workers are.
+A pool of `multiprocessing` would not do: its workers import the main module and with it JAX, and daemonic
+processes, such as the workers of Grain and Beam, can't start them.
 """
 
 from __future__ import annotations
@@ -29,35 +29,40 @@ from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.media.decoding import Frames, Waveform
 
 DEFAULT_TIMEOUT_S = 60.0
-# Of a worker's heap: some pictures of the largest size allowed.
+# Limit of a worker's heap: room for some pictures of the largest size allowed.
 MEMORY_BYTES = 4 << 30
 
-# The time-out is the worker's own alarm; this much later it is taken for stuck where no alarm helps.
+# An alarm ends a worker at its time-out. If it lives this much longer, it is stuck where no alarm helps.
 _GRACE_S = 10.0
-_START_S = 300.0  # Python's imports from a busy network disk
+_START_S = 300.0  # Python may be imported from a busy network disk
 
 T = TypeVar('T')
 
 
 class DecodePool:
-    """Worker processes, for any number of threads; each call waits for a worker and for its answer.
+    """Worker processes for any number of threads. Each call waits for a worker and for its answer.
 
-    Workers start when they are first needed, do not load JAX, and are replaced when they die.
-    They end with the pool, closed or dropped, or with the process that owns it, however that ends.
+    Workers start when they are first needed, do not load JAX, and are replaced when they die. They end when
+    the pool is closed or dropped, and when the process that owns it ends, however that happens.
     """
 
     def __init__(self, workers: int, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        """Args: at most `workers` processes; `timeout_s` seconds of wall-clock time for each call."""
+        """Starts nothing yet.
+
+        Args:
+            workers: processes at most.
+            timeout_s: wall-clock time for each call, in seconds.
+        """
         if workers < 1 or not timeout_s > 0:
             raise ValueError(f'workers = {workers}, timeout_s = {timeout_s}: must be positive.')
         self._workers, self._timeout_s, self._closed = workers, timeout_s, False
-        # The last one in comes out first, so that no more start than are busy at a time.
+        # The last one in comes out first, so that no more processes start than are busy at the same time.
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(workers):
             self._idle.put(None)
 
     def __getstate__(self) -> tuple[int, float]:
-        """A copy in another process has workers of its own."""
+        """A copy in another process has its own workers."""
         return self._workers, self._timeout_s
 
     def __setstate__(self, state: tuple[int, float]) -> None:
@@ -108,7 +113,7 @@ class DecodePool:
                 worker = _Worker(self._timeout_s)
             value, error = worker.call(function, args)
         except BaseException:
-            if worker is not None:  # its answer to this call may still come
+            if worker is not None:  # it may still send its answer to this call
                 worker.stop()
                 worker = None
             raise
@@ -119,7 +124,7 @@ class DecodePool:
         return value
 
     def close(self) -> None:
-        """Ends the workers; waits for calls that other threads are in."""
+        """Ends the workers, after the calls that other threads have begun."""
         self._closed = True
         for worker in [self._idle.get() for _ in range(self._workers)]:
             if worker is not None:
@@ -148,7 +153,7 @@ class _Worker:
                 env=os.environ | {'OPENBLAS_NUM_THREADS': '1'},
             )
         self.stop = weakref.finalize(self, _end, self._process, self._connection, self._shared)
-        # At the end of the interpreter other threads may be in a call; the process sees the end by itself.
+        # When the interpreter exits, other threads may be in a call. The process notices the end by itself.
         self.stop.atexit = False
         try:
             if not self._connection.poll(_START_S):
@@ -164,10 +169,10 @@ class _Worker:
         return self._process.poll() is not None
 
     def call(self, function: Callable[..., T], args: tuple[object, ...]) -> tuple[T, Exception | None]:
-        """The function's value and None, or nothing and its error.
+        """The value of the function and None, or None and its error.
 
         Raises:
-            MediaError: the process came to its end, or got stuck, over this call.
+            MediaError: the process ended or got stuck during this call.
         """
         try:
             self._connection.send((function, args))
@@ -186,16 +191,23 @@ class _Worker:
 def _end(process: subprocess.Popen[bytes], connection: Connection, shared: BinaryIO) -> None:
     connection.close()
     shared.close()
-    process.kill()  # does nothing in a fork, of which the process is no child
-    with contextlib.suppress(subprocess.TimeoutExpired):  # a dead disk may hold it for ever
+    process.kill()  # does nothing in a fork, where the process is not a child
+    with contextlib.suppress(subprocess.TimeoutExpired):  # a dead disk may block it forever
         process.wait(_GRACE_S)
 
 
 def serve(descriptor: int, shared: int, timeout_s: float) -> NoReturn:
-    """What a worker does: answers calls until its owner is gone."""
-    for for_the_owner in (signal.SIGINT, signal.SIGTERM):  # a terminal or a scheduler tells the whole group
-        signal.signal(for_the_owner, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the owner may ignore or block it, which is inherited
+    """Answers calls until the owner ends: the main function of a worker.
+
+    Args:
+        descriptor: of the connection to the owner.
+        shared: descriptor of the file for arrays.
+        timeout_s: wall-clock time for each call, in seconds.
+    """
+    # A terminal or a scheduler sends these to the whole group; only the owner acts on them.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ignored or blocked signals are inherited
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
@@ -204,7 +216,7 @@ def serve(descriptor: int, shared: int, timeout_s: float) -> NoReturn:
         connection.send('ready')
         while True:
             function, args = connection.recv()
-            # Nobody handles this alarm, so it ends the process wherever it is, in FFmpeg as well.
+            # No handler catches this alarm, so it ends the process wherever it is, in FFmpeg as well.
             signal.setitimer(signal.ITIMER_REAL, timeout_s)
             answer: tuple[object, Exception | None]
             try:
@@ -223,7 +235,7 @@ def serve(descriptor: int, shared: int, timeout_s: float) -> NoReturn:
 
 
 class _Arena:
-    """Memory shared by two processes, in which arrays go over at once rather than in small portions."""
+    """Memory shared by two processes, to pass arrays at once rather than through a pipe in small portions."""
 
     def __init__(self, file: int) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""From a config to its sources of clips."""
+"""Opens the training and held-out clips that a config names."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from diffmavil_jax.data.folder import open_folder
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.data.world import GeneratedWorld
 
-# Held-out clips of the generated world come from another stream of random states.
+# Held-out clips of the generated world have another seed.
 _EVAL_SEED_OFFSET = 1_000_003
 
 
 def open_sources(config: Config) -> Sources:
-    """Opens the clips that a config names.
+    """Opens the generated world, a folder, or prepared datasets.
 
     Raises:
         ConfigError: config.data.path is empty.
-        DataError: there are no clips, or too many are unusable.
+        DataError: there are no clips, or too many of them are unusable.
     """
     data, classifies = config.data, config.objective == 'classification'
     spec = ClipSpec.of(data)
@@ -51,7 +51,7 @@ def open_sources(config: Config) -> Sources:
             folder_labels=classifies,
         )
         return Sources(folder.train, folder.eval, folder.notes)
-    # Here, because TFDS takes a second to import.
+    # Imported here, because importing TFDS takes a second.
     from diffmavil_jax.data.prepared.splits import open_splits
 
     return open_splits(data, spec, generated)

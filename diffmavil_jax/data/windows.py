@@ -1,4 +1,4 @@
-"""Whole media files as windows of a clip's length, read ahead in worker processes."""
+"""Reads whole media files as consecutive windows of a clip's length, ahead, in worker processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from diffmavil_jax.data.clip import ClipSpec, Refusal, clip_id
 from diffmavil_jax.data.media.decoding import Frames, Waveform
 from diffmavil_jax.data.sandbox import DecodePool
 
-_SHORTEST = 0.1  # of a window: less than that at the end of a file is no window
+_SHORTEST = 0.1  # share of a window: less than this at the end of a file is dropped
 _SHORTEST_S = 0.03  # of a file
-_SILENT = 'silent'  # a reason
+_SILENT = 'silent'  # a reason for refusal
 
 CHOICES = ('auto', *MODALITIES, 'both')
 
@@ -30,15 +30,15 @@ T = TypeVar('T')
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of a file, and what there is of its sound and pictures.
+    """A stretch of a file with its sound and pictures.
 
     Attributes:
         id: `PATH@START`.
-        start_s: in the file.
-        end_s: in the file.
+        start_s: where it begins in the file.
+        end_s: where it ends in the file.
         waveform: None without sound.
-        samples: how many of the waveform's are from the file, the others being zero.
-        frames: None without pictures. The last one that is there stands in for those that are not.
+        samples: how many samples of the waveform are from the file; the rest are zero.
+        frames: None without pictures. The last picture of the file is repeated after its end.
     """
 
     id: str
@@ -51,12 +51,12 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class FileEnd:
-    """All windows of one more file have come."""
+    """Marks that all windows of one more file have come."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a window is; `seconds` of it are in the file."""
+    """Where a window is. `seconds` of it are in the file."""
 
     path: str
     start_s: float
@@ -65,7 +65,7 @@ class _Place:
 
 
 def chosen(choice: str, offered: Collection[str]) -> tuple[str, ...]:
-    """The modalities that one of CHOICES asks for; `auto` takes those that are offered."""
+    """The modalities that one of CHOICES stands for; `auto` stands for those that are offered."""
     return {'auto': tuple(offered), 'both': MODALITIES}.get(choice, (choice,))
 
 
@@ -78,17 +78,17 @@ class Reader:
         Args:
             spec: of a window.
             offered: modalities that can be used.
-            modality: `auto`, whichever of these a file has; or `audio`, `video` or `both`, without which a
-                file is refused. With `auto`, sound that is silent all through a window is none.
+            modality: `auto`: those of them that a file has, where a silent window counts as one without
+                sound; or `audio`, `video` or `both`: a file without it is refused.
             workers: processes.
         """
         self._spec, self._offered, self._modality, self._workers = spec, offered, modality, workers
 
     def windows(self, paths: Iterable[str], ahead: int) -> Generator[Window | Refusal | FileEnd]:
-        """Consecutive windows of each file, in order; `ahead` of them are read ahead.
+        """The consecutive windows of each file, in order. Up to `ahead` windows are read ahead.
 
-        Refused is a file, or a window of it by its id. The last window holds what is left, where
-        that is a tenth of a window or more.
+        A refusal is of a file, or of a window by its id. The last window of a file has the rest, if that
+        is a tenth of a window or more. A FileEnd follows each file.
         """
         with (
             DecodePool(self._workers) as pool,
@@ -117,7 +117,11 @@ class Reader:
         return [*(_Place(path, start_s, seconds, modalities) for start_s, seconds in cut), FileEnd()]
 
     def _modalities(self, info: media.MediaInfo) -> tuple[str, ...]:
-        """Those to read of a file."""
+        """The modalities to read of a file.
+
+        Raises:
+            MediaError: it lacks what is wanted.
+        """
         has = {'audio': info.has_audio, 'video': info.has_video}
         wanted = chosen(self._modality, self._offered)
         lacking = [m for m in wanted if not has[m]]
@@ -154,9 +158,9 @@ class Reader:
 
 
 def cut_whole(length_s: float, seconds: float) -> list[tuple[float, float]]:
-    """Where the windows of a file begin, and how much of each there is, in seconds.
+    """Where each window of a file begins, and how much of it is in the file, in seconds.
 
-    One that lacks at most PADDED_FRACTION counts as whole, as in training. A file has at least one.
+    One that lacks at most PADDED_FRACTION counts as whole, as in training. A file has at least one window.
     """
     whole = math.floor(length_s / seconds + media.PADDED_FRACTION + 1e-6)
     cut = [(i * seconds, seconds) for i in range(whole)]
@@ -173,7 +177,9 @@ def read_window(
     spec: ClipSpec,
     modalities: Collection[media.Modality],
 ) -> tuple[Waveform | None, Frames | None]:
-    """Like `media.decode`, of a window of which there are only `there_s` seconds.
+    """Like `media.decode`, but only the first `there_s` seconds of the window are in the file.
+
+    The rest of the sound is zero, and the last picture is repeated.
 
     Raises:
         MediaError: that of `media.decode`.
@@ -201,7 +207,7 @@ def _in_order(
     items: Iterable[S],
     ahead: int,
 ) -> Iterator[T]:
-    """What a function makes of items, up to `ahead` of them under way."""
+    """The results of a function on items, in their order; up to `ahead` items are in work at once."""
     coming: collections.deque[concurrent.futures.Future[T]] = collections.deque()
     for item in items:
         coming.append(threads.submit(function, item))

@@ -1,7 +1,7 @@
 """The generated world: struck, bouncing objects, rendered and synthesised from one random state.
 
-An object falls, bounces off the floor a few times and sounds at each impact. Sound and
-picture share factors that are graded from easy to hard:
+An object falls, bounces off the floor a few times and sounds at each impact. Sound and picture share factors,
+from easy to hard:
 
 | factor     | seen as                                  | heard as                              | grade  |
 |------------|------------------------------------------|---------------------------------------|--------|
@@ -10,10 +10,10 @@ picture share factors that are graded from easy to hard:
 | shape      | disc, square, triangle, cross            | ratios of the partials                | hard   |
 | material   | texture: plain, stripes, checks, rings   | damping and brightness of the partials | hard  |
 
-`difficulty` chooses which of them are tied: `easy` ties all, in `medium` hue and size no
-longer follow pitch, in `hard` the impacts are no longer simultaneous either. Nuisance:
-horizontal position and drift, rotation, background, gain, and noise in both modalities.
-A clip is a pure function of (seed, index).
+`difficulty` chooses which of them are tied. `easy` ties all of them; in `medium` hue and size do not follow
+pitch; in `hard` the impacts are not simultaneous either. Horizontal position and drift, rotation, background,
+gain, and noise in both modalities are random and have no counterpart in the other modality. A clip is a pure
+function of (seed, index).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from diffmavil_jax.data.clip import Clip, ClipSpec, Refusal
 SHAPES = ('disc', 'square', 'triangle', 'cross')
 MATERIALS = ('rubber', 'wood', 'glass', 'metal')  # plain, stripes, checks, rings
 
-# Ratios of the partials: a circular membrane, a string, a stopped pipe, a free bar.
+# Frequencies of the partials over the fundamental: a circular membrane, a string, a stopped pipe, a free bar.
 _RATIOS = np.array(
     [
         [1.0, 1.593, 2.136, 2.296, 2.653, 2.918],
@@ -50,7 +50,7 @@ _BLOCK = 64  # samples; see _strike
 
 @dataclasses.dataclass(frozen=True)
 class Factors:
-    """The random state of one clip; unit interval unless a comment says otherwise."""
+    """The random state of one clip. Numbers are in [0, 1] unless a comment says otherwise."""
 
     pitch: float
     hue: float
@@ -63,7 +63,7 @@ class Factors:
 
 
 class GeneratedWorld:
-    """A source of `length` clips (see the module's docstring), as `data.clip.ClipSource`.
+    """A source of `length` generated clips (a ClipSource); see the docstring of the module.
 
     The label is the class 4 * shape + material.
     """
@@ -96,10 +96,10 @@ class GeneratedWorld:
         return []
 
     def record(self, refused: Mapping[int, Refusal]) -> None:
-        """Takes nothing over: no clip of this world is refused."""
+        """Does nothing: no clip of this world is refused."""
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """What generated item `index`: label, hue, size, pitch [1], impacts [frames], shape, material.
+        """The factors of item `index`: label, hue, size, pitch [1], impacts [frames], shape, material.
 
         `impacts` is 1 in each of `frames` equal intervals that holds an impact, else 0.
         """
@@ -147,7 +147,7 @@ def _draw_factors(rng: np.random.Generator, seconds: float, difficulty: str) -> 
 
 
 def _draw_impacts(rng: np.random.Generator, seconds: float) -> tuple[float, ...]:
-    """Impact times: the first within a bounce of the start, then a gap apart each."""
+    """Times of the impacts in seconds, with random gaps; the first is within one bounce of the start."""
     gaps = rng.uniform(_MIN_GAP, _MAX_GAP, size=1 + int(seconds / _MIN_GAP))
     gaps[0] = rng.uniform(0.05, min(_MAX_GAP, seconds / 2))
     times = np.cumsum(gaps)
@@ -234,7 +234,7 @@ def _local_coordinates(
     angle: Float[np.ndarray, ' t'],
     radius: float,
 ) -> tuple[Float[np.ndarray, 't h w'], Float[np.ndarray, 't h w']]:
-    """Pixel centres in the object's frame: rotated, in units of its radius."""
+    """Centres of the pixels in the coordinates of the object: rotated, in units of its radius."""
     centres = (np.arange(side, dtype=np.float32) + 0.5) / side
     dx = ((centres - x[:, None]) / radius).astype(np.float32)[:, None, :]
     dy = ((centres - y[:, None]) / radius).astype(np.float32)[:, :, None]
@@ -244,7 +244,7 @@ def _local_coordinates(
 
 
 def _signed_distance(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Below 0 inside. The four shapes have the same area, so that shape does not tell size."""
+    """Distance to the outline, negative inside. The shapes have the same area: shape says nothing of size."""
     if SHAPES[shape] == 'disc':
         return np.sqrt(u * u + v * v) - np.float32(0.9)
     if SHAPES[shape] == 'square':
@@ -256,7 +256,7 @@ def _signed_distance(shape: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _texture(material: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Brightness of the paint."""
+    """Brightness of the object's surface."""
     frequency = np.float32(6.0)
     if MATERIALS[material] == 'rubber':
         return np.ones_like(u)

@@ -1,6 +1,6 @@
-"""Sources for training on labels: targets, choices of clips, and draws that favour rare classes.
+"""Sources that change another source: some of its clips, targets, balanced draws, blanks for what is missing.
 
-Each wraps another ClipSource, and is one.
+Each wraps a ClipSource and is one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.clip import ARRAYS, Clip, ClipSource, ClipSpec, Refusal
 from diffmavil_jax.data.labels import class_counts
 
-_SMOOTHING = 0.01  # of class counts, as AudioMAE's sampler has it
+_SMOOTHING = 0.01  # added to class counts, as in AudioMAE's sampler
 
 
 class Subset:
@@ -46,7 +46,7 @@ class Subset:
 
 
 class Targets(Subset):
-    """A source whose clips have a `target`, and of their arrays those of some modalities."""
+    """A source whose clips have a `target` float32 [classes], and the arrays of some modalities only."""
 
     def __init__(self, source: ClipSource, modalities: Sequence[str]) -> None:
         super().__init__(source, range(len(source)))
@@ -62,9 +62,10 @@ class Targets(Subset):
 
 
 class Balanced(Subset):
-    """A source from which clips are drawn with replacement, those of rare classes more often.
+    """A source whose clips are drawn with replacement, those of rare classes more often.
 
-    A clip weighs the sum over its classes of 1 / (clips of the class + 0.01) (AudioMAE's sampler).
+    The weight of a clip is the sum over its classes of 1 / (clips of the class + 0.01), as in AudioMAE's
+    sampler. `mixture.endless` draws.
     """
 
     def __init__(self, source: ClipSource, label_sets: Sequence[Int64[np.ndarray, ' _']]) -> None:
@@ -80,10 +81,10 @@ class Balanced(Subset):
 
 
 class Completed:
-    """A source with silence for the sound, and black for the pictures, that its clips lack (a ClipSource).
+    """A source whose clips have both modalities: silence or black pictures stand in for one that is missing.
 
-    `present` of a clip says what is its own. Nothing may be learned from what stands in, and
-    nothing measured on it.
+    `present` float32 [2] of a clip is 1 for each of MODALITIES that it really has, else 0. Nothing may be
+    learned from what stands in, and nothing may be measured on it.
     """
 
     modalities = MODALITIES

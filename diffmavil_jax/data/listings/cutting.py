@@ -1,4 +1,4 @@
-"""How rows are cut into clips, by `prepare` and by training on a folder alike."""
+"""Cuts rows into clips, in the same way for `prepare` and for training on a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from diffmavil_jax.data import media
 from diffmavil_jax.data.listings.row import Row
 
-_SHORTEST_S = 0.01  # of clips that are as long as their rows
+_SHORTEST_S = 0.01  # of a clip that is a whole row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +16,11 @@ class Cut:
     """The clips of a row.
 
     Attributes:
-        starts_s: where each of them begins in the file.
-        seconds: how long each of them is.
-        start_ignored: `start_s` is beyond the end of the file, and was taken for a position elsewhere.
-        too_short: why there is no clip; empty where there is one.
+        starts_s: where each clip begins in the file.
+        seconds: how long each clip is.
+        start_ignored: `start_s` is beyond the end of the file. It was taken for a position in another file,
+            and ignored.
+        too_short: why there is no clip; empty if there is one.
     """
 
     starts_s: tuple[float, ...]
@@ -29,16 +30,16 @@ class Cut:
 
 
 def cut(row: Row, length: float, seconds: float | None) -> Cut:
-    """Consecutive clips of `seconds`, or of None: the whole row as one clip.
+    """Cuts a row into consecutive clips.
 
-    A row is the whole file, or its first `duration_s`; with `start_s` from there on, for one clip
-    where there is no `duration_s`. A last piece that lacks at most PADDED_FRACTION of a clip is
-    one, to be padded; a shorter one is dropped.
+    A row begins at `start_s`, or where the file does. It lasts for `duration_s`; without that, until the file
+    ends, or for one clip if it has a `start_s`. A last piece that lacks at most PADDED_FRACTION of a clip
+    counts as a clip, and will be padded; a shorter one is dropped.
 
     Args:
-        row: of a file, in seconds of which `start_s` counts: no segment of a video.
-        length: of the file, in seconds.
-        seconds: of a clip.
+        row: whose `start_s` counts from the beginning of its file; not a segment of a video.
+        length: of the file in seconds.
+        seconds: of a clip; None: the whole row is one clip.
     """
     begin = row.start_s or 0.0
     wanted = seconds if seconds is not None else row.duration_s or 0.0

@@ -1,4 +1,4 @@
-"""Media of one's own: a folder, or a CSV that says more about the files in it."""
+"""Lists the user's own media: all files of a folder, or those that a CSV names."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ LABEL_SEPARATOR = ';'
 
 
 def read_folder(request: Request) -> Listing:
-    """Every media file below the input, as a whole.
+    """A row for every media file below the input.
 
-    A stable hash of the name holds out `eval_fraction` of the files as `validation`.
+    A stable hash of the name holds out `eval_fraction` of the files as the split `validation`.
+
+    Raises:
+        DataError: there are none, or classes can't be found.
     """
     found = media_files(request.input)
     if not found:
@@ -44,10 +47,13 @@ def read_folder(request: Request) -> Listing:
 
 
 def read_csv(request: Request) -> Listing:
-    """The CSV in the input with a `path` column.
+    """The rows of the CSV in the input that has a column `path`.
 
-    Optional columns: `split`; `label`, or `labels` with several separated by `;`; `start_s` and
+    Optional columns are `split`; `label`, or `labels` with several separated by `;`; `start_s` and
     `duration_s`. Rows without a split are held out as in a folder.
+
+    Raises:
+        DataError: there is no such CSV or more than one, or it can't be understood.
     """
     table = _table(request)
     lines = reading.read_table(table, ['path'])
@@ -69,12 +75,12 @@ def read_csv(request: Request) -> Listing:
 
 
 def media_files(root: epath.Path) -> list[str]:
-    """Those with a known extension."""
+    """The files below a folder whose names end in one of EXTENSIONS, sorted."""
     return [file for file in reading.files(root) if os.path.splitext(file)[1].lower() in EXTENSIONS]
 
 
 def media_tables(tables: Iterable[epath.Path], columns: Sequence[str]) -> list[epath.Path]:
-    """Of the CSVs those with a column `path` and, of several, with one of the other columns too."""
+    """The CSVs with a column `path`; if there are several, those that have one of `columns` too."""
     headers = {table: set(next(reading.read_csv(table), ('', []))[1]) for table in tables}
     found = [table for table, header in headers.items() if 'path' in header]
     telling = [table for table in found if not headers[table].isdisjoint(columns)]
@@ -90,13 +96,13 @@ def media_rows(
     """A row for each line of a CSV with the columns `path` and, maybe, `start_s` and `duration_s`.
 
     Args:
-        lines: of `read_table`.
-        labels: of each line.
-        classes: of which these are some.
-        split: of a line, given where it is, its cells and its file.
+        lines: the result of `read_table`.
+        labels: the names of the classes of each line.
+        classes: all classes.
+        split: gives the split of a line from where the line is, its cells and its file.
 
     Raises:
-        DataError: a cell is none of what it may be, or a file is in two splits.
+        DataError: a cell has a value that is not allowed, or a file is in two splits.
     """
     rows = []
     splits: dict[str, str] = {}
@@ -117,7 +123,7 @@ def media_rows(
 
 
 def unit_hash(file: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+    """A number in [0, 1) that depends on the name of a file alone."""
     digest = hashlib.sha256(file.encode('utf-8', 'surrogateescape')).digest()
     return int.from_bytes(digest[:8], 'big') / 2**64
 
@@ -133,7 +139,11 @@ def _part(file: str, request: Request) -> str:
 
 
 def class_folder(file: str) -> str:
-    """The first sub-folder of a path."""
+    """The first sub-folder of a path, which names its class.
+
+    Raises:
+        DataError: the file is in no sub-folder.
+    """
     folder, slash, _ = file.partition('/')
     if not slash:
         raise DataError(f'{file} is in no sub-folder, which is to name its class.')

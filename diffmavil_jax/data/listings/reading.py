@@ -18,7 +18,11 @@ _SPLIT = re.compile(r'\w+', re.ASCII)
 
 
 def read_names(path: epath.Path) -> list[str]:
-    """The classes in a file with one name a line, in the order of their indices."""
+    """The names in a file with one name per line.
+
+    Raises:
+        DataError: the file can't be read, or has no names.
+    """
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
         raise DataError(f'{path} names no class: one name a line is wanted.')
@@ -26,7 +30,7 @@ def read_names(path: epath.Path) -> list[str]:
 
 
 def read_text(path: epath.Path) -> str:
-    """A list in UTF-8.
+    """The text of a file in UTF-8.
 
     Raises:
         DataError: it can't be read.
@@ -38,11 +42,14 @@ def read_text(path: epath.Path) -> str:
 
 
 def read_csv(path: epath.Path, *, comments: bool = False) -> Iterator[tuple[str, list[str]]]:
-    """Rows that are not empty, each with where it is, for errors; blanks around values are left out.
+    """The rows of a CSV that are not empty, each with its place for error messages. Values are stripped.
 
     Args:
         path: of the CSV.
-        comments: whether lines that begin with `# ` are none of the rows.
+        comments: whether lines that begin with `# ` are comments.
+
+    Raises:
+        DataError: it can't be read as CSV.
     """
     lines = csv.reader(io.StringIO(read_text(path), newline=''), skipinitialspace=True)
     try:
@@ -54,7 +61,9 @@ def read_csv(path: epath.Path, *, comments: bool = False) -> Iterator[tuple[str,
 
 
 def read_table(path: epath.Path, required: Sequence[str]) -> list[tuple[str, Mapping[str, str]]]:
-    """Rows of a CSV with a header, by column, each with where it is; a missing last value is empty.
+    """The rows of a CSV with a header, each with its place and its values by column.
+
+    Columns that are missing at the end of a row are empty.
 
     Raises:
         DataError: it lacks a required column, or has no rows.
@@ -73,10 +82,10 @@ def read_table(path: epath.Path, required: Sequence[str]) -> list[tuple[str, Map
 
 
 def below(where: str, text: str) -> str:
-    """A path below the input, with slashes.
+    """Checks a path, and writes it with single slashes.
 
     Raises:
-        DataError: it would lead out of the input. Links that are in there are followed.
+        DataError: it leads out of the input folder.
     """
     path = pathlib.PurePosixPath(text)
     elsewhere = path.is_absolute() or '..' in path.parts or path.parts[:1] and path.parts[0].endswith(':')
@@ -86,10 +95,10 @@ def below(where: str, text: str) -> str:
 
 
 def seconds(where: str, column: str, text: str) -> float | None:
-    """A time; None for an empty text.
+    """A time in seconds; None for an empty text.
 
     Raises:
-        DataError: it is no number of seconds.
+        DataError: it is not a number of seconds.
     """
     try:
         value = float(text) if text else None
@@ -101,20 +110,24 @@ def seconds(where: str, column: str, text: str) -> float | None:
 
 
 def split_name(where: str, text: str) -> str:
-    """A name that a split may have in TFDS."""
+    """Checks that TFDS accepts a name of a split.
+
+    Raises:
+        DataError: it does not.
+    """
     if not _SPLIT.fullmatch(text) or text == 'all':
         raise DataError(f"{where}: split = {text!r}: must be letters, digits and '_', and not 'all'.")
     return text
 
 
 def files(root: epath.Path) -> list[str]:
-    """All files below a folder but hidden ones, with slashes, sorted.
+    """All files below a folder except hidden ones, with slashes, sorted.
 
-    Links to folders are followed, except to where it has been or will come anyway: a file that had
-    two names would be split and cut as two.
+    Links to folders are followed, unless they lead to a part of the folder or to a folder around it: a file
+    with two names would count as two files.
 
     Raises:
-        DataError: it is no folder.
+        DataError: it is not a folder.
     """
     if '://' in str(root):
         return sorted(_remote_files(str(root)))
@@ -132,7 +145,7 @@ def files(root: epath.Path) -> list[str]:
 
 
 def _leads_back(folder: pathlib.Path, root: epath.Path) -> bool:
-    """Whether it is a link to a part of root, or to a folder that root is in."""
+    """Whether a folder is a link to a part of root, or to a folder that root is in."""
     if not folder.is_symlink():
         return False
     target, top = os.path.realpath(folder), os.path.realpath(root)
@@ -140,7 +153,7 @@ def _leads_back(folder: pathlib.Path, root: epath.Path) -> bool:
 
 
 def _remote_files(root: str) -> list[str]:
-    import fsspec  # with the package of the store, such as gcsfs
+    import fsspec  # which needs the package of the store, such as gcsfs
 
     system, path = fsspec.core.url_to_fs(root)
     below_root = (found.removeprefix(path).lstrip('/') for found in system.find(path))

@@ -1,4 +1,4 @@
-"""The sources that `prepare` knows, each with what its clips are if nobody says otherwise."""
+"""The sources that `prepare` knows, with the defaults for their clips."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Source:
     Attributes:
         read: lists its rows.
         about: one line for --help.
-        modalities: what its clips have.
-        seconds: length of a clip; None: the whole row, however long.
+        modalities: of its clips.
+        seconds: length of a clip; None: a clip is the whole row, however long.
     """
 
     read: Callable[[Request], Listing]

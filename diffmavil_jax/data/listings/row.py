@@ -12,17 +12,17 @@ from diffmavil_jax.data.clip import DataError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """A stretch of sound or film that a source lists; `prepare` makes one or more clips of it.
+    """A stretch of sound or film that a source lists; one or more clips are cut out of it.
 
     Attributes:
-        name: first part of the clips' ids: the path below the input, or a video's id.
+        name: first part of the clips' ids: the path below the input, or the id of a video.
         split: as the source names it.
-        file: below the input, with slashes; None: there is no file for it.
-        start_s: where it begins; None: the whole file is meant.
-        duration_s: how long it lasts; None: as long as a clip, or as the whole file.
+        file: path below the input, with slashes; None if there is no file for the row.
+        start_s: where it begins; None: at the beginning of the file.
+        duration_s: how long it lasts; None: one clip if it has a `start_s`, else until the file ends.
         labels: class indices, ascending.
-        is_segment: `start_s` counts from the beginning of a published video, of which the
-            file may be that segment alone.
+        is_segment: whether `start_s` counts from the beginning of a published video, of which the file may
+            have this segment alone.
     """
 
     name: str
@@ -36,7 +36,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """All rows of a source. `notes` says what was understood otherwise than may have been meant."""
+    """All rows of a source.
+
+    Attributes:
+        rows: in the order of the source.
+        class_names: index -> name; empty where there are no labels.
+        multi_label: whether a row may have several labels.
+        notes: where a list was understood differently from how it may have been meant.
+    """
 
     rows: Sequence[Row]
     class_names: tuple[str, ...] = ()
@@ -46,13 +53,13 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Where to look.
+    """Where the lists and the media of a source are.
 
     Attributes:
         input: the folder of the source.
-        labels: a file with the classes, where the source needs one or their order matters.
-        tables: lists that are not where the source's authors put them.
-        eval_fraction: share of the files that a source without splits holds out.
+        labels: a file with the names of the classes; None: the source's own list, or the sorted names.
+        tables: the lists, if they are not where the authors of the source put them.
+        eval_fraction: share of the files that are held out if the source has no splits.
         folder_labels: whether the first sub-folder of a path names its class.
     """
 
@@ -64,7 +71,7 @@ class Request:
 
 
 class Classes:
-    """Names of classes and their indices."""
+    """The names of classes, and the index of each."""
 
     def __init__(self, names: Sequence[str], where: str) -> None:
         self.names = tuple(names)
@@ -75,7 +82,11 @@ class Classes:
             raise DataError(f'{where} names the class {twice!r} twice.')
 
     def indices(self, names: Sequence[str], where: str) -> tuple[int, ...]:
-        """Ascending, without repetition."""
+        """The indices of some classes, ascending, without repetition.
+
+        Raises:
+            DataError: a name is not one of the classes.
+        """
         for name in names:
             if name not in self._index:
                 raise DataError(

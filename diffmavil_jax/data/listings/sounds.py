@@ -1,4 +1,4 @@
-"""Labelled sounds, as the authors of ESC-50, Speech Commands and the spoken digits lay them out."""
+"""Lists labelled sounds: ESC-50, ESC-10, Speech Commands and the spoken digits, as they are published."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_esc10(request: Request) -> Listing:
 
 
 def read_speech_commands(request: Request) -> Listing:
-    """A folder a word; validation_list.txt and testing_list.txt name what is not for training."""
+    """A folder for each word; validation_list.txt and testing_list.txt name the files not for training."""
     held_out: dict[str, str] = {}
     for name, split in SPEECH_COMMANDS_LISTS.items():
         path = request.input / name
@@ -61,7 +61,7 @@ def read_speech_commands(request: Request) -> Listing:
     ]
     if not found:
         raise DataError(f'No .wav in folders of --input={request.input}, as Speech Commands has them.')
-    # What a list names and is not there is listed as well, so that it counts as missing.
+    # A file that a list names but that does not exist is listed too, so that it counts as missing.
     found = sorted({*found, *(reading.below('a list of Speech Commands', file) for file in held_out)})
     words = [file.partition('/')[0] for file in found]
     names = reading.read_names(request.labels) if request.labels else sorted(set(words))
@@ -74,7 +74,7 @@ def read_speech_commands(request: Request) -> Listing:
 
 
 def read_spoken_digit(request: Request) -> Listing:
-    """`DIGIT_SPEAKER_INDEX.wav`, anywhere below the input; index 0 to 4 is the test set, as published."""
+    """`DIGIT_SPEAKER_INDEX.wav` anywhere below the input; indices 0 to 4 are the test set, as published."""
     rows, num_other = [], 0
     for file in reading.files(request.input):
         name = _DIGIT.fullmatch(file.rpartition('/')[2])

@@ -1,16 +1,16 @@
-"""Segments of YouTube videos, as the authors of AudioSet and VGGSound list them.
+"""Lists segments of YouTube videos: AudioSet and VGGSound, as they are published.
 
-The files are found by their names, anywhere below the input and with any extension of a media
-file. For the segment 30 s to 40 s of the video VIDEO_ID_0:
+The files are found by their names, anywhere below the input and with any extension of a media file. These are
+the names for the segment from 30 s to 40 s of the video VIDEO_ID_0:
 
     VIDEO_ID_0          or YVIDEO_ID_0       the video, or the segment
     VIDEO_ID_0_30       or ..._000030        the segment, by its start in seconds (VGGSound)
     VIDEO_ID_0_30.000   or ..._30000         the segment, by its start in seconds or milliseconds
-    VIDEO_ID_0_30_40    or ..._30.000_40.000 or ..._30000_40000    by start and end
+    VIDEO_ID_0_30_40    or ..._30.000_40.000 or ..._30000_40000    the segment, by its start and end
 
-Each may have a Y before it. A file named by the id alone is taken for the segment where it is at
-most a tenth longer, or at most twice as long and does not reach the segment's place; else for the
-whole video.
+Each may have a Y before it. A file that is named by the id alone may be the segment or the whole video. It is
+taken for the segment if it is at most a tenth longer than the segment, or if it is at most twice as long and
+ends before the segment's place.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ _VIDEO_ID = re.compile(r'[\w-]{11}', re.ASCII)
 
 
 def read_audioset(request: Request) -> Listing:
-    """The segment CSVs, `# ` comments and all, with the class list `class_labels_indices.csv`.
+    """AudioSet's segment CSVs and its class list `class_labels_indices.csv`.
 
-    A CSV's name without `_segments` is the split: balanced_train, unbalanced_train, eval.
+    The name of a CSV without `_segments` is the split: balanced_train, unbalanced_train, eval.
+
+    Raises:
+        DataError: a list is missing or can't be understood, or no segment has a file.
     """
     tables = request.tables or tuple(
         path for name in AUDIOSET_TABLES if (path := request.input / name).exists()
@@ -69,7 +72,13 @@ def read_audioset(request: Request) -> Listing:
 
 
 def read_vggsound(request: Request) -> Listing:
-    """`vggsound.csv`: YouTube id, start seconds, label, train or test; no header. Classes by the alphabet."""
+    """VGGSound's `vggsound.csv`: YouTube id, start in seconds, label, train or test; no header.
+
+    The classes are in alphabetical order.
+
+    Raises:
+        DataError: the list is missing or can't be understood, or no segment has a file.
+    """
     table = request.tables[0] if request.tables else request.input / VGGSOUND_TABLE
     if not table.exists():
         raise DataError(f'{table} is missing. See --csv.')
@@ -112,7 +121,11 @@ class _Media:
         return Row(video, split, file, start_s, end_s - start_s, labels, is_segment=True)
 
     def check(self, rows: Sequence[Row]) -> tuple[str, ...]:
-        """Remarks on the files of the rows; a DataError where no row has one."""
+        """Remarks on the files of the rows.
+
+        Raises:
+            DataError: no row has a file.
+        """
         if all(row.file is None for row in rows):
             example = (
                 f'; {rows[0].name} is looked for as {", ".join(_stems(rows[0].name, 30.0, 40.0))}'
@@ -131,7 +144,7 @@ class _Media:
 
 
 def _stems(video: str, start_s: float, end_s: float) -> Iterator[str]:
-    """Names without extension, the most telling ones first."""
+    """Names of files of a segment without extension, the most precise ones first."""
     spellings: list[Callable[[float], str]] = [lambda s: f'{s:.3f}', lambda s: f'{1000 * s:.0f}']
     if start_s.is_integer() and end_s.is_integer():
         spellings = [lambda s: f'{s:06.0f}', lambda s: f'{s:.0f}', *spellings]
@@ -142,7 +155,7 @@ def _stems(video: str, start_s: float, end_s: float) -> Iterator[str]:
 
 
 def _ontology(path: epath.Path) -> tuple[list[str], tuple[str, ...]]:
-    """The classes' identifiers and display names, in the order of their indices."""
+    """The identifiers and the display names of the classes, in the order of their indices."""
     found = []
     for where, cells in reading.read_table(path, ['index', 'mid', 'display_name']):
         if not cells['index'].isdecimal():

@@ -1,9 +1,8 @@
-"""The TFDS builder of prepared datasets: runs a Beam pipeline over shards, then publishes them.
+"""The TFDS builder of prepared datasets: makes shards in a Beam pipeline, then publishes them.
 
-Beam's elements are the numbers of shards, and a shard is written where it is made, so that no
-sound or picture travels through Beam: a worker takes the memory of one clip, and what a killed
-run loses is the shards that were being made. TFDS writes what describes the dataset and puts
-the whole in its place in one step.
+The elements of the pipeline are the numbers of shards, and a worker writes a shard itself. So no sound or
+picture goes through Beam, a worker needs the memory of one clip, and a killed run loses only the shards that
+were being made. TFDS writes the description of the dataset and moves the whole into place in one step.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ class Runner:
     """Where a pipeline runs.
 
     Attributes:
-        name: of any runner of Beam.
-        workers: processes of DIRECT_RUNNER; 1: it runs in this one.
-        flags: Beam's own, for the runner.
+        name: of a Beam runner.
+        workers: processes of DIRECT_RUNNER; with 1 it runs in this process.
+        flags: Beam's flags for another runner.
     """
 
     name: str = DIRECT_RUNNER
@@ -59,10 +58,10 @@ class Runner:
     flags: Sequence[str] = ()
 
     def pipeline(self) -> beam.Pipeline:
-        """A pipeline to fill.
+        """An empty pipeline.
 
         Raises:
-            DataError: for a runner or flags that are not known.
+            DataError: the runner or a flag is not known.
         """
         if self.name != DIRECT_RUNNER:
             try:
@@ -73,13 +72,13 @@ class Runner:
             raise DataError(
                 f'{" ".join(self.flags)}: the {DIRECT_RUNNER} takes --workers, and no flag of Beam.'
             )
-        logging.getLogger('apache_beam').setLevel(logging.ERROR)  # it warns of options that it needs none of
+        logging.getLogger('apache_beam').setLevel(logging.ERROR)  # it warns of options that it does not need
         options = PipelineOptions([f'--direct_num_workers={self.workers}'])
         environment = None
         if self.workers > 1:
             command = f'{shlex.quote(sys.executable)} -m {worker.__name__}'
             environment = SubprocessSDKEnvironment.from_command_string(command)
-        # Not by its own name: Beam would then try to download another runner first.
+        # Given by its name, Beam would first try to download another runner.
         return beam.Pipeline(FnApiRunner(environment), options)
 
 
@@ -99,7 +98,17 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
         facts: Mapping[str, Any],
         progress: Progress,
     ) -> None:
-        """Args: `facts` are put into the report; `progress` is called every now and then."""
+        """Prepares the builder; nothing is made yet.
+
+        Args:
+            name: of the dataset.
+            data_dir: the directory of all datasets.
+            work: the shards to make.
+            metadata: of the dataset.
+            runner: where the pipeline runs.
+            facts: entries that the report has besides the counts.
+            progress: is called every few seconds.
+        """
         self.name = name
         self._work, self._metadata, self._runner = work, metadata, runner
         self._facts, self._progress = facts, progress
@@ -115,7 +124,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        """Makes the shards that are not done, and publishes all of them in `self.data_path`.
+        """Makes the shards that are not done, and publishes all shards in `self.data_path`.
 
         Raises:
             DataError: every clip was refused.
@@ -152,7 +161,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
             )
 
     def _publish(self) -> list[tfds.core.SplitInfo]:
-        """Gives the shards their names in the dataset; those without a clip get none."""
+        """Links the shards that have clips into the dataset, by split and number."""
         by_split: dict[str, list[DoneShard]] = collections.defaultdict(list)
         for index in range(self._work.num_shards):
             shard = self._work.done(index)
@@ -176,7 +185,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
 
     @contextlib.contextmanager
     def _reporting(self, every_s: float = 10.0) -> Iterator[None]:
-        """Tells the progress as long as it lasts."""
+        """Reports the progress until the block ends."""
         ended = threading.Event()
 
         def tell() -> None:
@@ -192,10 +201,10 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
             thread.join()
 
     def _log_download_bytes(self) -> None:
-        pass  # nothing is downloaded
+        """Logs nothing, for nothing is downloaded."""
 
     def _log_download_done(self) -> None:
-        pass
+        """Logs nothing."""
 
     def _as_dataset(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError('ArrayRecord: as_data_source.')

@@ -1,4 +1,4 @@
-"""Makes examples of rows: finds the clips in a file, decodes them, and says why some are refused."""
+"""Makes examples of rows: finds the clips in files, decodes them, and says why some are refused."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from diffmavil_jax.data.sandbox import DecodePool
 MISSING, REPEATED = 'missing', 'repeated'  # reasons
 START_IGNORED = 'start_s is beyond the end of the file, so it was taken for a position elsewhere and ignored'
 
-# A file named after a video is one segment of it where it is at most so many times as long as the segment,
+# A file named after a video is taken for one segment of it if it is at most this many times as long as the
+# segment, or at most _LOOSE_SEGMENT times if the segment would begin or end beyond the end of the file.
 _SEGMENT = 1.1
-# or, if the segment's place is beyond its end, so many times.
 _LOOSE_SEGMENT = 2.0
 _CHUNK_BYTES = 1 << 20
 
@@ -36,7 +36,7 @@ Example = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a clip is, in seconds."""
+    """Where a clip begins in the listed source and in the file, and how long it is, in seconds."""
 
     in_source: float
     in_file: float
@@ -59,9 +59,9 @@ class Clips:
         )
 
     def of_rows(self, rows: Iterable[Row]) -> Iterator[tuple[Outcome, Example | None]]:
-        """Every clip of the rows, with its example, or with None where it is refused.
+        """Every clip of the rows with its example, or with None if it is refused.
 
-        Rows of a file should be neighbours: it is then read and hashed once.
+        Rows of the same file should follow each other: the file is then read and hashed once.
         """
         for file, group in itertools.groupby(rows, operator.attrgetter('file')):
             seen = set()
@@ -74,12 +74,12 @@ class Clips:
 
     def _of_file(self, file: str | None, rows: list[Row]) -> Iterator[tuple[Outcome, Example | None]]:
         path = self._root / file if file else None
-        # A pipe is no file, whatever epath says: to open it would wait for ever.
+        # Not path.exists(), which is true of a pipe as well: opening one would wait forever.
         if path is None or not (path.exists() if self._is_remote else os.path.isfile(path)):
             yield from ((_refused(row, MISSING), None) for row in rows)
             return
         try:
-            # Bytes from another machine are fetched once; a local file may be larger than the memory.
+            # A remote file is fetched once. A local one is not read whole: it may be larger than the memory.
             source = path.read_bytes() if self._is_remote else path
             digest = _hash(source)
             length = self._pool.probe(source).duration_s
@@ -135,7 +135,11 @@ class Clips:
 
 
 def _segment(row: Row, length: float, seconds: float | None) -> _Place:
-    """Where a segment of a published video is in a file that is the video, or the segment itself."""
+    """Where a segment of a published video is in a file, which is the whole video or the segment alone.
+
+    Raises:
+        MediaError: the file ends before the segment.
+    """
     start, duration = row.start_s or 0.0, row.duration_s or 0.0
     wanted = seconds if seconds is not None else duration
     reaches = start + (1 - media.PADDED_FRACTION) * wanted <= length

@@ -1,4 +1,4 @@
-"""Decodes one clip and makes JPEG of its pictures. Runs in a decoding process (`data.sandbox`)."""
+"""Decodes one clip and encodes its pictures as JPEG; runs in a decoding process (`data.sandbox`)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from diffmavil_jax.data.clip import ClipSpec
 
 SILENT, STILL = 'silent', 'still picture'  # reasons
 
-# A still picture: the mean of no block of a grid ever differs from the first frame's by more of 255 levels.
-# Of real clips the still ones reach 6, for their coding noise, and the slowest films 8.
+# A clip is a still picture if the mean of no block of a grid ever differs from that of the first frame by
+# more than this, of 255. Real still pictures reach 6, because of coding noise, and the slowest films reach 8.
 STILL_GRID, STILL_LEVELS = 16, 7.0
-# Pixels of a block that are looked at, in each direction.
+# Pixels of a block that are compared, in each direction.
 _BLOCK = 4
 
 
@@ -31,7 +31,7 @@ def encode_clip(
     keep_silent: bool,
     keep_still: bool,
 ) -> tuple[Int16[np.ndarray, ' samples'], list[bytes]]:
-    """Like `media.decode`, but pictures are JPEG, and what is not wanted is empty.
+    """Like `media.decode`, but pictures are JPEG, and a modality that is not wanted is empty.
 
     Args:
         source: a path, or the bytes of a file.
@@ -39,8 +39,8 @@ def encode_clip(
         spec: how long the clip is, and what is made of it.
         modalities: what is wanted.
         jpeg_quality: from 1 to 100.
-        keep_silent: whether a silent clip is given, with zeros for its sound.
-        keep_still: whether a clip of one picture is given.
+        keep_silent: whether a silent clip is accepted, with zeros for its sound.
+        keep_still: whether a clip that shows a still picture is accepted.
 
     Raises:
         MediaError: that of `media.decode`, or 'still picture'.
@@ -63,7 +63,7 @@ def encode_clip(
 
 
 def is_still(frames: UInt8[np.ndarray, 't h w 3']) -> bool:
-    """Whether a clip of two frames or more shows one picture all the time, but for coding noise."""
+    """Whether a clip of two or more frames shows the same picture all the time, apart from coding noise."""
     stride = max(1, frames.shape[1] // (STILL_GRID * _BLOCK))
     sample = frames[:, ::stride, ::stride]
     block = sample.shape[1] // STILL_GRID

@@ -1,4 +1,4 @@
-"""Keeps two runs from making the same dataset at once."""
+"""A lock that keeps two runs from making the same dataset at once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from diffmavil_jax.data.clip import DataError
 
 @contextlib.contextmanager
 def locked(path: epath.Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock of a file, which ends with the process, however that ends.
+    """Holds the lock of a file. The lock ends with the process, however that ends.
 
     Args:
-        path: of the file. It is removed in the end, and its folder where nothing else is in that.
-        what: is locked, for messages.
-        say: is told where there can be no lock.
+        path: of the file. It is removed at the end, and so is its folder if that is empty.
+        what: name of what is locked, for messages.
+        say: takes a warning if the file can't be locked; the block then runs without a lock.
 
     Raises:
         DataError: another run holds the lock.
@@ -59,7 +59,7 @@ def _lock(path: epath.Path, what: str) -> TextIO:
                     f'{what} is being prepared by another run, {owner}: wait for it, or choose another '
                     '--name or --output.'
                 ) from None
-            # Its last owner may have removed it after it was opened here: then it locks nobody out.
+            # If its last owner removed the file after it was opened here, the lock is useless: try again.
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 stack.pop_all()
                 return file

@@ -1,4 +1,4 @@
-"""`prepare` from beginning to end: lists a source, makes its shards, publishes the dataset."""
+"""Prepares a dataset from beginning to end: lists a source, makes its shards, publishes the dataset."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ _NAME = re.compile(r'[a-z][a-z0-9_]*')
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A dataset that is there. `report` is what its prepare_report.json says."""
+    """A prepared dataset.
+
+    Attributes:
+        folder: of its version.
+        report: the contents of its prepare_report.json.
+        was_there: whether an earlier run made it, and this one did nothing.
+    """
 
     folder: epath.Path
     report: Mapping[str, Any]
@@ -46,21 +52,21 @@ def prepare(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> Prepared:
-    """Makes OUTPUT/name/VERSION, or goes on with it where an earlier run was killed.
+    """Makes OUTPUT/NAME/VERSION, or continues where an earlier run was killed.
 
     Args:
         source: one of SOURCES.
         request: where its lists and media are.
         settings: what a clip is.
-        output: workers must be able to write there.
+        output: a folder that all workers can write to.
         name: of the dataset, in lower case.
-        runner: where it runs.
-        overwrite: whether another dataset in its place is removed first.
+        runner: where the work is done.
+        overwrite: whether another dataset of this name is removed first.
         say: takes lines about the progress.
 
     Raises:
-        DataError: the source can't be understood, no clip of it can be used, another dataset is
-            in its place, or another run is at it.
+        DataError: the source can't be understood, no clip of it can be used, there is another dataset of
+            this name, or another run is making it.
     """
     if not _NAME.fullmatch(name):
         raise DataError(f"--name={name}: must be lower-case letters, digits and '_', with a letter first.")
@@ -70,17 +76,11 @@ def prepare(
     job = Job(str(request.input), settings)
     key = identity(listing, job, source)
     folder = output / name / VERSION
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f'--output={output}: must be a folder that can be written ({error}).') from error
+    _make_folder(output)
     with locked(output / WORK / f'{name}.lock', str(output / name), say):
-        if folder.exists():
-            if not overwrite:
-                return _existing(folder, key)
-            folder.rmtree()
-        for leftover in (output / name).glob('incomplete.*'):  # TFDS's, of a killed run
-            leftover.rmtree()
+        if folder.exists() and not overwrite:
+            return _existing(folder, key)
+        _clear(folder)
         work = Work.open(output / WORK / f'{name}-{key}', listing, job)
         num_done = work.num_done()
         for line in _beginning(listing, work, num_done, name):
@@ -92,27 +92,37 @@ def prepare(
             work=work,
             metadata=_metadata(source, settings, listing),
             runner=runner,
-            facts={
-                'dataset': name,
-                'identity': key,
-                'source': source,
-                'input': str(request.input),
-                'settings': dataclasses.asdict(settings),
-                'runner': runner.name,
-                'workers': runner.workers,
-                'shards': work.num_shards,
-                'shards_of_an_earlier_run': num_done,
-                'listing_notes': list(listing.notes),
-            },
+            facts={'dataset': name, 'identity': key, 'source': source, 'input': job.input}
+            | _facts(settings, runner, listing, work, num_done),
             progress=lambda done, total: say(f'{done} of {total} shards done, {time.time() - started:.0f} s'),
         )
-        # Nothing is downloaded, but TFDS would put its folders for that into the home directory.
+        # Nothing is downloaded, but TFDS would make folders for downloads in the home directory.
         builder.download_and_prepare(download_dir=work.folder / 'downloads')
         work.remove()
         return Prepared(folder, json.loads((folder / REPORT).read_text()), was_there=False)
 
 
+def _make_folder(output: epath.Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f'--output={output}: must be a folder that can be written ({error}).') from error
+
+
+def _clear(folder: epath.Path) -> None:
+    """Removes a dataset, and what TFDS left of a killed run."""
+    if folder.exists():
+        folder.rmtree()
+    for leftover in folder.parent.glob('incomplete.*'):
+        leftover.rmtree()
+
+
 def _existing(folder: epath.Path, key: str) -> Prepared:
+    """The dataset that is there, if it is the same.
+
+    Raises:
+        DataError: it is another one.
+    """
     try:
         report = json.loads((folder / REPORT).read_text())
     except (OSError, ValueError):
@@ -126,7 +136,7 @@ def _existing(folder: epath.Path, key: str) -> Prepared:
 
 
 def _beginning(listing: Listing, work: Work, num_done: int, name: str) -> Iterator[str]:
-    """What to know before it starts."""
+    """Lines to print before the work starts."""
     yield f'{len(listing.rows)} rows in {work.num_shards} shards'
     yield from listing.notes
     if num_done:
@@ -134,6 +144,18 @@ def _beginning(listing: Listing, work: Work, num_done: int, name: str) -> Iterat
     for other in work.folder.parent.glob(f'{name}-*'):
         if other != work.folder:
             yield f'{other} holds unfinished work of other clips or settings; remove it if it is not wanted'
+
+
+def _facts(settings: Settings, runner: Runner, listing: Listing, work: Work, num_done: int) -> dict[str, Any]:
+    """What the report says besides counts and names."""
+    return {
+        'settings': dataclasses.asdict(settings),
+        'runner': runner.name,
+        'workers': runner.workers,
+        'shards': work.num_shards,
+        'shards_of_an_earlier_run': num_done,
+        'listing_notes': list(listing.notes),
+    }
 
 
 def _metadata(source: str, settings: Settings, listing: Listing) -> Metadata:

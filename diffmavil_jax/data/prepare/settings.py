@@ -1,4 +1,4 @@
-"""What `prepare` makes of a row: the settings that a prepared dataset depends on."""
+"""The settings of a prepared dataset: what a clip is, and which clips are kept."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.clip import ClipSpec, DataError
 
 SAMPLE_RATE = 16_000
-DOUBTFUL = ('silent', 'still')  # clips that are refused unless they are asked for
+DOUBTFUL = ('silent', 'still')  # kinds of clips that are refused unless `keep` has them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a clip is.
+    """What a clip is, and which clips are kept.
 
     Attributes:
         modalities: what a clip must have, and all that is kept of it.
-        seconds: length of a clip; None: the whole row, however long.
+        seconds: length of a clip; None: a clip is the whole row, however long.
         frames: pictures of a clip, evenly spaced.
-        frame_size: their width and height; the shorter side is scaled to it and the centre cut out.
+        frame_size: their width and height. The shorter side is scaled to it, and the centre is cut out.
         jpeg_quality: from 1 to 100.
-        keep: of DOUBTFUL, what is not refused.
-        shard_clips: about how many clips there are in a shard at most. What a killed run loses is the
-            shards that were being made.
+        keep: those of DOUBTFUL that are not refused.
+        shard_clips: how many clips a shard has at most, about. A killed run loses the shards that were being
+            made.
     """
 
     modalities: tuple[str, ...] = MODALITIES
@@ -58,5 +58,5 @@ class Settings:
         return 'video' in self.modalities
 
     def spec(self, seconds: float) -> ClipSpec:
-        """A clip of this length, for the decoder."""
+        """The spec of a clip of this length, for the decoder."""
         return ClipSpec(SAMPLE_RATE, seconds, self.frames, self.frame_size)

@@ -1,4 +1,4 @@
-"""Makes one shard: decodes its rows and writes their examples."""
+"""Makes one shard of a prepared dataset: decodes its rows and writes their examples."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from diffmavil_jax.data.prepare.work import Outcome, Work
 from diffmavil_jax.data.prepared.format import example_features
 from diffmavil_jax.data.sandbox import DecodePool
 
-# One example a group: random access. Neither JPEG nor sound gets smaller by it, so nothing is compressed.
+# Groups of one example, for random access. Nothing is compressed: neither JPEG nor sound would get smaller.
 _WRITER_OPTIONS = 'group_size:1,uncompressed'
 
 
 def make_shard(index: int, folder: str) -> None:
-    """Makes a shard of the work in a folder, unless it is done. Runs in any worker of Beam."""
+    """Makes a shard of the work in a folder, unless it is done already. Runs in any worker of Beam."""
     work = _open(folder)
     if work.is_done(index):
         return
@@ -47,7 +47,7 @@ def _open(folder: str) -> Work:
 
 @functools.cache
 def _pool() -> DecodePool:
-    """One process that decodes for this one, which writes: together they keep a core busy."""
+    """One process that decodes. This one writes; together they keep a core busy."""
     return DecodePool(workers=1)
 
 

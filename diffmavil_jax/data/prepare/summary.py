@@ -1,4 +1,4 @@
-"""Counts what became of the clips: the prepare report as data, and the manifest."""
+"""Counts what became of the clips: the contents of the prepare report and of the manifest."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from diffmavil_jax.data.prepare.work import Outcome
 
-_EXAMPLES = 20  # named of each reason and of duplicates
+_EXAMPLES = 20  # how many clips are named for each reason, and how many duplicates
 
 
 @dataclasses.dataclass
 class _Part:
-    """The clips of one split."""
+    """Counts of the clips of one split, or of all."""
 
     listed: int = 0
     written: int = 0
@@ -43,7 +43,7 @@ class _Part:
 
 
 class Summary:
-    """Takes outcomes one by one; holds a little of each."""
+    """Adds up outcomes. It keeps the hash of every file, but not the outcomes."""
 
     def __init__(self) -> None:
         self._total = _Part()
@@ -72,7 +72,7 @@ class Summary:
         return {split: part.listed for split, part in sorted(self._splits.items())}
 
     def to_dict(self) -> dict[str, Any]:
-        """The report."""
+        """The report, as JSON types."""
         across = [
             first
             for digest, first in self._files.items()
@@ -106,7 +106,7 @@ class Summary:
 
 
 def kind(reason: str) -> str:
-    """A reason without its details."""
+    """A reason for refusal without its details, which follow a colon."""
     return reason.partition(':')[0]
 
 

@@ -1,12 +1,12 @@
-"""The work of a preparation, on disk: shards of rows, and which of them are done.
+"""The work of a preparation on disk: its shards, and which of them are done.
 
-    WORK/plan.json                      the settings and the number of shards, written last
-    WORK/00012.rows.jsonl               the rows of a shard, its split in the first line
-    WORK/00012-TOKEN.array_record       their examples, by some attempt
-    WORK/00012.done.jsonl               which attempt it was in the first line, then all outcomes
+    WORK/plan.json                      the settings and the number of shards; written after all rows
+    WORK/00012.rows.jsonl               the split of a shard in the first line, then its rows
+    WORK/00012-TOKEN.array_record       the examples that one attempt wrote
+    WORK/00012.done.jsonl               which attempt succeeded in the first line, then all outcomes
 
-A shard is done when its done file is there. Every file comes into being in one step, so that
-any number of attempts, at once or one after the other, do no harm.
+A shard is done when its done file exists. Every file appears in one step, so any number of attempts do no
+harm, whether at the same time or one after the other.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from diffmavil_jax.atomic import replacing, write_json
 from diffmavil_jax.data.listings.row import Listing, Row
 from diffmavil_jax.data.prepare.settings import Settings
 
-# Files that are cut into clips make a shard before it has its number of rows where they are long.
+# A shard of files that are cut into clips ends when the files have this size, even if its rows are few.
 _SHARD_SOURCE_BYTES = 1 << 30
-# A small dataset has about so many shards, of at least so many clips: else most workers wait for the last.
+# A small dataset has about _MANY_SHARDS shards of at least _FEW_CLIPS clips, so that all workers have work.
 _MANY_SHARDS, _FEW_CLIPS = 64, 16
-# What is written has changed: unfinished work and datasets of before are not the same.
+# To be raised when examples are written differently: unfinished work and datasets of before then differ.
 _FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a clip; `reason` is empty where it was written."""
+    """What became of a clip. `reason` says why it was refused, and is empty if it was written."""
 
     id: str
     file: str
@@ -61,7 +61,7 @@ class DoneShard:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a worker has to know beside a shard's rows."""
+    """What a worker needs to know besides the rows of a shard."""
 
     input: str
     settings: Settings
@@ -82,7 +82,7 @@ class Work:
 
     @classmethod
     def open(cls, folder: epath.Path, listing: Listing, job: Job) -> Work:
-        """Goes on with the work in a folder, or begins it."""
+        """Continues the work in a folder, or begins it."""
         if not (folder / 'plan.json').exists():
             folder.mkdir(parents=True, exist_ok=True)
             shards = list(_shards(listing.rows, job))
@@ -115,11 +115,11 @@ class Work:
         return sum(1 for _ in self.folder.glob('*.done.jsonl'))
 
     def data_path(self, index: int) -> epath.Path:
-        """Where an attempt at a shard may write its examples."""
+        """A new path, to which an attempt at a shard can write its examples."""
         return self.folder / f'{index:05d}-{uuid.uuid4().hex}.array_record'
 
     def finish(self, index: int, data: epath.Path, num_bytes: int, outcomes: Sequence[Outcome]) -> None:
-        """Declares a shard done."""
+        """Declares a shard done, with the examples in `data`."""
         first = {
             'data': data.name,
             'num_examples': sum(not outcome.reason for outcome in outcomes),
@@ -133,7 +133,7 @@ class Work:
         return DoneShard(index, split, self.folder / first['data'], first['num_examples'], first['num_bytes'])
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Of all shards that are done, in order."""
+        """The outcomes of all shards that are done, in order."""
         for index in range(self.num_shards):
             if self.is_done(index):
                 lines = _read_lines(self._done_path(index))
@@ -148,7 +148,7 @@ class Work:
 
 
 def identity(listing: Listing, job: Job, source: str) -> str:
-    """Changes when a prepared dataset would."""
+    """A hash of everything that a prepared dataset depends on."""
     settings = dataclasses.asdict(job.settings)
     digest = hashlib.sha256()
     digest.update(
@@ -160,7 +160,7 @@ def identity(listing: Listing, job: Job, source: str) -> str:
 
 
 def link_or_copy(source: epath.Path, target: epath.Path) -> None:
-    """Without a second copy of the data, where the file system can do that."""
+    """Puts a file in a second place, as a link if the file system can do that, or else as a copy."""
     if '://' in str(source):
         source.copy(target)
         return
@@ -171,7 +171,7 @@ def link_or_copy(source: epath.Path, target: epath.Path) -> None:
 
 
 def _shards(rows: Sequence[Row], job: Job) -> Iterator[list[Row]]:
-    """Splits in the order of their names; within one, files in an order that is shuffled once for all.
+    """Divides rows among shards: sorted by split, and within a split in an order that is random but fixed.
 
     The rows of a file stay together, so that it is read and hashed once.
     """
@@ -196,7 +196,7 @@ def _shards(rows: Sequence[Row], job: Job) -> Iterator[list[Row]]:
 
 
 def _source_bytes(rows: Sequence[Row], job: Job) -> int:
-    """Size of a file that is cut into clips, so that their number is not known."""
+    """Size of a file if it will be cut into an unknown number of clips, else 0."""
     if job.settings.seconds is None or all(row.start_s is not None for row in rows):
         return 0
     try:

@@ -1,6 +1,6 @@
-"""A worker process of Beam on this machine, without Beam's chatter.
+"""A worker process of Beam on this machine, without Beam's warnings.
 
-python -m diffmavil_jax.data.prepare.worker      Beam starts it, and tells it more by the environment
+Beam runs `python -m diffmavil_jax.data.prepare.worker`, and passes the rest in environment variables.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import logging
 import sys
 
 if __name__ == '__main__':
-    logging.disable(logging.WARNING)  # before the import, which warns of what of Google's is not there
+    logging.disable(logging.WARNING)  # before the import, which warns of missing Google packages
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)

@@ -1,4 +1,4 @@
-"""One prepared dataset on disk: its splits, its clips and what it says of itself."""
+"""Opens a prepared dataset: its splits, its shards, and how it fits the clips that are wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from etils import epath
 from diffmavil_jax.data.clip import ClipSpec, DataError
 from diffmavil_jax.data.prepared.format import Metadata, example_features
 
-_SEARCHED_LEVELS = 3
+_SEARCHED_LEVELS = 3  # DIR/NAME/VERSION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PreparedDataset:
         path: the directory of its version.
         name: for messages and reports.
         metadata: what is true of all clips.
-        splits: of TFDS, by name.
+        splits: TFDS's SplitInfo by name.
     """
 
     path: str
@@ -34,14 +34,14 @@ class PreparedDataset:
     splits: Mapping[str, Any]
 
     def has_split(self, split: str) -> bool:
-        """Whether there is such a split; `train[:90%]` is a part of `train`."""
+        """Whether there is such a split, or, for a part such as `train[:90%]`, the whole one."""
         return split.partition('[')[0] in self.splits
 
     def files(self, splits: Sequence[str]) -> list[Any]:
-        """The shards of some splits, or of parts of them, each with what to skip and to take.
+        """The shards of some splits or parts of splits, each with the examples to skip and to take.
 
         Raises:
-            DataError: a split does not exist, or they are empty.
+            DataError: a split does not exist, or all are empty.
         """
         absent = [split for split in splits if not self.has_split(split)]
         try:
@@ -54,22 +54,22 @@ class PreparedDataset:
         return files
 
     def describe_splits(self) -> str:
-        """Such as `train (1,600 clips), test (400 clips)`."""
+        """The names and sizes of the splits, such as `train (1,600 clips), test (400 clips)`."""
         texts = (f'{name} ({split.num_examples:,} clips)' for name, split in self.splits.items())
         return ', '.join(texts) or 'none'
 
     def coverage(self, splits: Sequence[str]) -> tuple[int, int] | None:
-        """How many clips there are, and how many the source lists; None where it is not known."""
+        """The number of clips in some splits, and how many the source lists; None if that is not known."""
         expected = [self.metadata.expected.get(split) for split in splits]
         if not splits or None in expected:
             return None
         return sum(file.take for file in self.files(splits)), sum(filter(None, expected))
 
     def remarks(self, spec: ClipSpec) -> list[str]:
-        """What a reader of the results has to know of how the clips fit the spec.
+        """How the stored clips differ from the spec: remarks for the report.
 
         Raises:
-            DataError: they don't.
+            DataError: clips of the spec can't be made of them.
         """
         has, remarks = self.metadata, []
         if has.sample_rate != spec.sample_rate:
@@ -98,12 +98,12 @@ class PreparedDataset:
         return remarks
 
     def frame_indices(self, spec: ClipSpec) -> list[int]:
-        """Which of the stored pictures to take: evenly spread over what is heard."""
+        """Which of the stored pictures to take: evenly spaced ones from the time of the sound."""
         step = self._frames_within(spec.seconds) / spec.frames
         return [math.floor((i + 0.5) * step) for i in range(spec.frames)]
 
     def _frames_within(self, seconds: float) -> int:
-        """How many pictures are shown before the sound of `seconds` ends."""
+        """How many of the stored pictures are from the first `seconds` of a clip."""
         has = self.metadata
         span = has.seconds if has.frame_seconds is None else has.frame_seconds
         if span is None or span <= seconds:
@@ -112,13 +112,13 @@ class PreparedDataset:
 
 
 def open_prepared(path: str | os.PathLike[str]) -> PreparedDataset:
-    """Finds a prepared dataset and reads what it says of itself.
+    """Finds a prepared dataset and reads its description.
 
     Args:
-        path: the directory of a version, or one above it that holds no other dataset.
+        path: the directory of a version, or one above it that has no other dataset in it.
 
     Raises:
-        DataError: there is none, there are several, it is not complete, or not by `prepare`; or its
+        DataError: there is none or more than one, it is not complete, `prepare` did not write it, or the
             storage can't be reached.
     """
     try:

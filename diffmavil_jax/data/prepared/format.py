@@ -1,8 +1,8 @@
-"""The format of a prepared dataset: what `prepare` writes and `prepared_source` reads.
+"""The format of a prepared dataset, which `data.prepare` writes and `prepared.source` reads.
 
-It is a TFDS dataset of ArrayRecord shards, which `tfds.builder_from_directory` reads too. An
-example is a clip with its sound as int16 and its pictures as JPEG, so that training decodes
-no video; either may be absent.
+It is a TFDS dataset of ArrayRecord shards, which `tfds.builder_from_directory` reads too. An example is a
+clip with its sound as int16 and its pictures as JPEG, so that training decodes no video. Sound or pictures
+may be absent.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from diffmavil_jax.config.clips import MODALITIES
 
 
 def example_features() -> tfds.features.FeaturesDict:
-    """One example of a prepared dataset. TFDS features keep state, so each caller gets its own."""
+    """The features of an example. TFDS features keep state, so each call makes new ones."""
     return tfds.features.FeaturesDict(
         {
             'id': tfds.features.Text(doc='<path or video id>@<start_s with 3 decimals>'),
             'start_s': tfds.features.Scalar(np.float64, doc='where the clip begins in its source'),
-            # As bytes: a third of the size, and 17 times faster to read than a list of integers.
+            # Bytes take a third of the size of a list of integers, and are read 17 times faster.
             'audio': tfds.features.Tensor(
                 shape=(None,), dtype=np.int16, encoding='bytes', doc='mono; empty: the clip has no sound'
             ),
@@ -40,18 +40,18 @@ def example_features() -> tfds.features.FeaturesDict:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What is true of all clips of a prepared dataset; its metadata.json.
+    """What is true of all clips of a prepared dataset: its metadata.json.
 
     Attributes:
         source: what it was prepared from, such as `audioset`.
-        modalities: those that every clip has, of MODALITIES.
+        modalities: those of MODALITIES that every clip has.
         class_names: index -> name; empty where there are no labels.
         multi_label: whether a clip may have several labels.
         sample_rate: of the sound, in Hz.
-        seconds: length of a clip; None: it varies.
+        seconds: length of a clip; None if it varies.
         frames: pictures of a clip; 0 without video.
         frame_size: their width and height in pixels; 0 without video.
-        frame_seconds: the stretch that the pictures span, from the beginning of the clip; None: all of it.
+        frame_seconds: the pictures are from the first `frame_seconds` of the clip; None: from all of it.
         expected: split -> the number of clips that its source lists, missing ones included.
     """
 
@@ -71,7 +71,7 @@ class Metadata:
             raise ValueError(f'modalities = {self.modalities!r}: must be one or both of {MODALITIES}.')
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types, for tfds.core.MetadataDict."""
+        """The attributes as JSON types, for tfds.core.MetadataDict."""
         values = dataclasses.asdict(self)
         return values | {
             'modalities': list(self.modalities),
@@ -81,10 +81,10 @@ class Metadata:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metadata:
-        """Keys that are not known here, of a later version, are ignored.
+        """The reverse of `to_dict`. Unknown keys, which a later version may have written, are ignored.
 
         Raises:
-            ValueError: for values that can't be understood.
+            ValueError: the values can't be understood.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known}

@@ -1,4 +1,4 @@
-"""Clips from a prepared dataset; `prepared` says what is in one."""
+"""The `tfds` source: reads the clips of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.prepared.dataset import PreparedDataset
 from diffmavil_jax.data.prepared.format import example_features
 
-# Pictures larger than asked for by up to this factor, 256 for 224, are cut; others are scaled.
+# Stored pictures that are larger by up to this factor (256 for 224) are cropped; others are scaled.
 _CROP_UP_TO = (8, 7)
 _FEATURES = example_features()
 
@@ -23,14 +23,24 @@ _FEATURES = example_features()
 class PreparedSource:
     """Some splits of a prepared dataset (a ClipSource).
 
-    A clip begins at the beginning of what is stored. A record that is broken, or lacks what
-    its dataset promises, is refused, and the next usable one takes its place.
+    A clip is the beginning of what is stored. A record that is broken, or lacks what its dataset promises, is
+    refused, and the next usable one takes its place.
     """
 
     def __init__(
         self, dataset: PreparedDataset, splits: Sequence[str], spec: ClipSpec, ledger: Ledger
     ) -> None:
-        """Raises a DataError where a split does not exist or is empty."""
+        """Opens the shards.
+
+        Args:
+            dataset: a prepared dataset.
+            splits: names of splits or of parts of them, such as `train[:90%]`.
+            spec: what a clip is.
+            ledger: counts what is refused.
+
+        Raises:
+            DataError: a split does not exist or is empty.
+        """
         self.name = dataset.name
         self.modalities = dataset.metadata.modalities
         self.label_names = dataset.metadata.class_names
@@ -57,7 +67,7 @@ class PreparedSource:
         return clip
 
     def labels(self, index: int) -> Int64[np.ndarray, ' n']:
-        """`Clip.label` is the only one, if it is."""
+        """All class indices of item `index`, ascending. `Clip.label` is set if there is exactly one."""
         return self._usable.find(index, self._read)[1][1]
 
     def refused(self) -> list[Refusal]:
@@ -67,14 +77,17 @@ class PreparedSource:
         self._usable.record(refused)
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """The label of item `index`, where there is one for each; decodes the clip to know which it is."""
+        """The label of item `index`, if each clip has one.
+
+        Decodes the clip, because another takes its place if it can't be used.
+        """
         return {} if self.multi_label or not self.label_names else {'label': self[index]['label']}
 
     def _read(self, i: int) -> tuple[Clip, Int64[np.ndarray, ' n']]:
         try:
             example = _FEATURES.deserialize_example_np(self._records[i])
             clip_id = example['id'].decode()
-        except Exception as error:  # whatever the readers make of broken bytes
+        except Exception as error:  # the readers raise anything over broken bytes
             raise UnusableError(Refusal(f'{self._where}[{i}]', f'unreadable record: {error}')) from error
         labels = example['labels']
         single = len(labels) == 1 and not self.multi_label
@@ -106,13 +119,18 @@ class PreparedSource:
 
 
 def decode_picture(jpeg: bytes, stored: int, size: int) -> UInt8[np.ndarray, 'size size 3']:
-    """Decodes a square JPEG of `stored` pixels: its centre, or all of it scaled.
+    """Decodes a square JPEG, and crops or scales it.
+
+    Args:
+        jpeg: of `stored` x `stored` pixels.
+        stored: its size.
+        size: of the result. A picture that is little larger is cropped to its centre; see _CROP_UP_TO.
 
     Raises:
         ValueError: it is broken, or of another size.
     """
     crop = size <= stored <= size * _CROP_UP_TO[0] / _CROP_UP_TO[1]
-    least = 0 if crop else size  # the decoder halves pictures that are at least twice as large
+    least = 0 if crop else size  # the decoder may halve larger pictures, down to this
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
         if (height, width) != (stored, stored):

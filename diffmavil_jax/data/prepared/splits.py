@@ -1,4 +1,4 @@
-"""Which splits of prepared datasets are trained on, and which are held out."""
+"""Chooses the splits of prepared datasets to train on and to hold out, and mixes several datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffmavil_jax.data.prepared.dataset import PreparedDataset, open_prepared
 from diffmavil_jax.data.prepared.source import PreparedSource
 from diffmavil_jax.data.wrappers import Completed
 
-GENERATED = 'generated'  # in place of a path: the generated world
+GENERATED = 'generated'  # stands for the generated world where a path is expected
 _EVAL_SPLITS = ('validation', 'test', 'eval')
 
 
@@ -23,10 +23,10 @@ def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources
     Args:
         data: the config's section.
         spec: what a clip is.
-        generated: the generated world, for a path `generated`.
+        generated: the generated world, which the path `generated` stands for.
 
     Raises:
-        DataError: a dataset or a split is not there, or does not fit the spec.
+        DataError: a dataset or a split does not exist, or does not fit the spec.
     """
     paths = data.datasets
     datasets = _named_apart([open_prepared(path) for path in paths if path != GENERATED])
@@ -54,7 +54,7 @@ def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources
     held_out = [part.held_out for part in parts]
     if data.missing_modality == 'mask':
         train = [Completed(source, spec) for source in train]
-        # What stands in for sound or pictures must not be measured.
+        # Nothing may be measured on blank sound or pictures.
         held_out = [source for source in held_out if set(MODALITIES) <= set(source.modalities)]
         if not held_out:
             raise DataError(
@@ -69,7 +69,7 @@ def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources
 
 
 def _named_apart(datasets: Sequence[PreparedDataset]) -> list[PreparedDataset]:
-    """The same datasets; those with the same name are called by their paths."""
+    """The same datasets, in which those that have the same name are named by their paths."""
     names = [dataset.name for dataset in datasets]
     return [
         dataclasses.replace(dataset, name=dataset.path) if names.count(dataset.name) > 1 else dataset
@@ -78,7 +78,11 @@ def _named_apart(datasets: Sequence[PreparedDataset]) -> list[PreparedDataset]:
 
 
 def _splits(field: str, wanted: Sequence[str], datasets: Sequence[PreparedDataset]) -> list[tuple[str, ...]]:
-    """Of the splits that are wanted, those that each dataset has: at least one, and none in vain."""
+    """Of the splits that are wanted, those that each dataset has.
+
+    Raises:
+        DataError: a dataset has none of them, or no dataset has one of them.
+    """
     chosen = [tuple(split for split in wanted if dataset.has_split(split)) for dataset in datasets]
     known = '; '.join(f'{dataset.path} has {dataset.describe_splits()}' for dataset in datasets)
     field = f'config.data.{field} = {",".join(wanted)!r}'
@@ -92,6 +96,7 @@ def _splits(field: str, wanted: Sequence[str], datasets: Sequence[PreparedDatase
 
 
 def _default_eval(dataset: PreparedDataset, trained_on: Sequence[str]) -> tuple[str, ...]:
+    """The first split with a usual name that is not trained on."""
     for split in _EVAL_SPLITS:
         if dataset.has_split(split) and split not in trained_on:
             return (split,)
@@ -103,7 +108,11 @@ def _default_eval(dataset: PreparedDataset, trained_on: Sequence[str]) -> tuple[
 
 
 def _check_apart(dataset: PreparedDataset, train: Sequence[str], held_out: Sequence[str]) -> None:
-    """Raises a DataError where a clip would be trained on and held out."""
+    """Checks that no clip is both trained on and held out.
+
+    Raises:
+        DataError: a clip is.
+    """
     trained_on = [(file.filename, file.skip, file.skip + file.take) for file in dataset.files(train)]
     for file in dataset.files(held_out):
         for name, begin, end in trained_on:
@@ -115,7 +124,7 @@ def _check_apart(dataset: PreparedDataset, train: Sequence[str], held_out: Seque
 
 
 def _coverage(datasets: Sequence[PreparedDataset], splits: Sequence[Sequence[str]]) -> str:
-    """How many of the clips that a benchmark lists are evaluated, of each dataset that knows it."""
+    """How many of the evaluation clips that a benchmark lists are present, for each dataset that knows it."""
     counts = [dataset.coverage(names) for dataset, names in zip(datasets, splits, strict=True)]
     texts = [
         f'{count[0]:,} of {count[1]:,} evaluation clips present'
