@@ -36,7 +36,7 @@ keep_freed_memory()
 
 # Those that take minutes begin first, so that the two processes end together.
 LONG = (
-    'test_main', 'test_finetuning', 'test_overfit', 'test_prepare', 'test_mesh', 'test_hosts',
+    'test_main', 'test_overfit', 'test_run', 'test_mesh', 'test_hosts',
     'test_pretraining_objective', 'test_suite', 'test_classification', 'test_notebook',
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Writes small prepared datasets, by TFDS alone."""
+"""Examples of prepared datasets, and a folder of media that is opened as a source."""
 
 import io
 
@@ -40,3 +40,26 @@ def example():
         }
 
     return make
+
+
+@pytest.fixture(scope='module')
+def open_folder():
+    """Opens a folder. Its decoders end with the module, because other tests count processes."""
+    from diffmavil_jax.data import folder
+    from diffmavil_jax.data.sandbox import DecodePool
+    from tests.data.folders import SPEC
+
+    with DecodePool(2) as decoders:
+
+        def make(path, spec=SPEC, *, eval_fraction=0.1, max_bad_fraction=0.5, cache_bytes=1 << 24, **options):
+            return folder.open_folder(
+                path,
+                spec,
+                eval_fraction=eval_fraction,
+                max_bad_fraction=max_bad_fraction,
+                cache_bytes=cache_bytes,
+                decoders=decoders,
+                **options,
+            )
+
+        yield make

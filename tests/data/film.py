@@ -9,7 +9,9 @@ import pytest
 
 from diffmavil_jax.data.clip import ClipSpec
 
-MEDIA = pathlib.Path(__file__).parent / 'media'
+DATA = pathlib.Path(__file__).parent
+MEDIA = DATA / 'media'
+SPRING, NASA, GRID, TOS = 'spring_0004.mp4', 'nasajwst_0000.mp4', 'grid-brbk7n_0000.mp4', 'tos_battle.webm'
 SPEC = ClipSpec(sample_rate=16_000, seconds=2.0, frames=8, frame_size=32)
 STEP = 7  # grey levels between consecutive synthetic frames
 
@@ -28,6 +30,17 @@ CODECS = {
 
 def grey(index, height=48, width=64):
     return np.full((height, width, 3), 20 + STEP * index, np.uint8)
+
+
+def moving(frames=16, size=64):
+    """Pictures of coarse noise, each another one."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (frames, 8, 8, 3), np.uint8)
+    return [np.kron(coarse, np.ones((size // 8, size // 8, 1), np.uint8)) for coarse in noise]
+
+
+def silence(seconds, rate=48_000):
+    return np.zeros(seconds * rate, np.int16)
 
 
 def tone_from(onset_s, seconds, rate=48_000):
