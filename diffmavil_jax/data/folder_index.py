@@ -28,7 +28,7 @@ from diffmavil_jax.data.listings.local import (
 from diffmavil_jax.data.listings.row import Classes, Listing, Row
 from diffmavil_jax.data.sandbox import DecodePool
 
-# What a CSV may have in its columns `split`.
+# What a CSV may have in its column `split`.
 TRAIN_SPLITS = ('train',)
 HELD_OUT_SPLITS = ('val', 'valid', 'validation', 'test', 'eval')
 # Columns of a CSV besides `path`.

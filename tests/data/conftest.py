@@ -1,4 +1,4 @@
-"""Examples of prepared datasets, and a folder of media that is opened as a source."""
+"""Fixtures: examples of prepared datasets, and folders opened as sources."""
 
 import io
 
@@ -26,7 +26,7 @@ def jpeg():
 
 @pytest.fixture(scope='session')
 def example():
-    """Makes clip `number`: its sound counts up from it, picture t has the brightness 20 t."""
+    """Makes clip `number`: its sound counts up from that number, and picture t has the brightness 20 t."""
 
     def make(number=0, *, samples=16_000, size=32, label=0, **changes):
         return {

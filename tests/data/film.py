@@ -1,4 +1,4 @@
-"""Writes small films with known contents, and tells what of them is shown."""
+"""Writes small films with known contents, and recognises them in what is decoded."""
 
 import fractions
 import pathlib
@@ -33,7 +33,7 @@ def grey(index, height=48, width=64):
 
 
 def moving(frames=16, size=64):
-    """Pictures of coarse noise, each another one."""
+    """Pictures of coarse noise, all different."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (frames, 8, 8, 3), np.uint8)
     return [np.kron(coarse, np.ones((size // 8, size // 8, 1), np.uint8)) for coarse in noise]
@@ -44,7 +44,7 @@ def silence(seconds, rate=48_000):
 
 
 def tone_from(onset_s, seconds, rate=48_000):
-    """A 440 Hz tone that starts at onset_s, silence before it."""
+    """A 440 Hz tone that starts at onset_s, with silence before it."""
     t = np.arange(round(seconds * rate)) / rate
     return (np.sin(2 * np.pi * 440 * (t - onset_s)) * 12_000 * (t >= onset_s)).astype(np.int16)
 
@@ -95,7 +95,7 @@ def write(
 
 
 def encode_sound(container, stream, sound, rate, start_s, layout='mono'):
-    """Encodes mono sound [samples]; the channels of stereo are alike."""
+    """Encodes mono sound [samples]; both channels of stereo are the same."""
     packed = np.repeat(sound, 2 if layout == 'stereo' else 1)[None]
     frame = av.AudioFrame.from_ndarray(packed, format='s16', layout=layout)
     frame.sample_rate, frame.time_base = rate, fractions.Fraction(1, rate)
@@ -114,7 +114,7 @@ def shown(frames):
 
 
 def assert_onset(waveform, expected_s, suffix):
-    # These can't say that what the encoder puts before the sound is no part of the presentation.
+    # These formats can't say that the encoder's padding before the sound is not part of the presentation.
     late = {'ts': 481, 'flv': 1_105}.get(suffix, 0) / 48_000
     loud = np.abs(waveform.astype(int)) > 6_000
     assert np.argmax(loud) / 16_000 == pytest.approx(expected_s + late, abs=0.003)

@@ -1,4 +1,4 @@
-"""Fills folders with small films, good and bad ones, and tells which clips a source has."""
+"""Fills folders with films and lists, and reads the ids of a source's clips."""
 
 import pathlib
 import shutil
@@ -19,7 +19,7 @@ def fill(root, **files):
 
 
 def write_silence(path):
-    """A film of 4 s with nothing to hear."""
+    """Writes a film of 4 s without sound: its track is silent."""
     write(path, [np.zeros((32, 32, 3), np.uint8)] * 32, silence(4))
 
 

@@ -1,4 +1,4 @@
-"""The clips of a folder: what they hold, what replaces bad ones, and what is remembered."""
+"""The clips of a folder: what is in them, what replaces bad ones, and what the cache keeps."""
 
 import concurrent.futures
 import pickle
@@ -14,7 +14,7 @@ from tests.data.folders import files, fill, ids, write_csv, write_silence
 
 
 def damage(path):
-    """Blanks the second half of the media data and leaves the headers as they are."""
+    """Overwrites the second half of the media data with zeros, and leaves the headers as they are."""
     data = bytearray(path.read_bytes())
     headers, begin = data.index(b'moov'), data.index(b'mdat') + 4
     end = headers if headers > begin else len(data)
@@ -82,7 +82,7 @@ def test_too_many_bad_files_stop_the_run(tmp_path, open_folder):
 
 
 def damaged_folder(root):
-    """`b` is whole in its headers and broken in its second half; `z` is held out."""
+    """`b` has good headers and a broken second half; `z` is held out."""
     fill(root, a=SPRING, b=SPRING, c=NASA, z=GRID)
     damage(root / 'b.mp4')
     return write_csv(root, 'path,split\na.mp4,train\nb.mp4,train\nc.mp4,train\nz.mp4,val\n')
@@ -98,7 +98,7 @@ def test_a_clip_that_does_not_decode_is_replaced_by_the_next(tmp_path, open_fold
     assert taken == [next(w for w in wanted[i:] if w not in bad) for i in range(12)]
     assert all(refusal.reason for refusal in source.refused())
     assert ids(source) == taken and len(source.refused()) == len(bad)
-    # Whatever is read first, item i is the same.
+    # Item i is the same, whatever is read first.
     backwards = open_folder(tmp_path).train
     assert [backwards[i]['id'] for i in reversed(range(12))][::-1] == taken
 

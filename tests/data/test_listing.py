@@ -1,4 +1,4 @@
-"""Lists as their authors publish them, what is made of them, and what is refused."""
+"""Lists as they are published, the rows that are made of them, and the errors."""
 
 import collections
 import pathlib
@@ -12,7 +12,7 @@ from diffmavil_jax.data.listings.registry import SOURCES
 from diffmavil_jax.data.listings.row import Request, Row
 
 HERE = pathlib.Path(__file__).parent
-# The first lines of the files that the authors of AudioSet publish, with ids of ours.
+# The first lines of the published files of AudioSet, with other ids.
 SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
 # num_ytids=3, num_segs=3, num_unique_labels=3, num_positive_labels=4
 # YTID, start_seconds, end_seconds, positive_labels
@@ -28,7 +28,7 @@ CLASSES = """index,mid,display_name
 
 
 def write(folder, **files):
-    """Files by name with '__' for '/' and '.': a__b__csv is a/b.csv."""
+    """Writes texts to files. In their names '__' stands for '/' and '.': a__b__csv is a/b.csv."""
     for name, text in files.items():
         *parents, stem, suffix = name.split('__')
         path = folder.joinpath(*parents, f'{stem}.{suffix}')
@@ -165,7 +165,7 @@ def test_a_folder_holds_files_out_by_a_hash_of_their_names(tmp_path):
     assert all(before[row.file] == row.split for row in read('folder', tmp_path, eval_fraction=0.25).rows)
 
 
-def test_sub_folders_are_classes_only_if_asked(tmp_path):
+def test_sub_folders_are_classes_only_if_requested(tmp_path):
     touch(tmp_path, 'dog/a.mp4', 'cat/b/c.mp4')
     assert [row.labels for row in read('folder', tmp_path).rows] == [(), ()]
     listing = read('folder', tmp_path, folder_labels=True)

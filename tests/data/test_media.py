@@ -1,4 +1,4 @@
-"""Decoding against synthetic files with known contents, and against a plain full decode of real ones."""
+"""Decoding of synthetic files with known contents, and of real files against a plain, full decode."""
 
 import concurrent.futures
 import fractions
@@ -58,7 +58,7 @@ def test_a_seek_changes_nothing(tmp_path, suffix, gop):
 
 
 def test_the_main_one_of_several_streams_is_taken(tmp_path):
-    """Of two films and two sounds it is those that the file calls its own; after a seek as well."""
+    """Of two films and two sounds, the default ones of the file are decoded, after a seek too."""
     path = tmp_path / 'a.mkv'
     with av.open(str(path), 'w') as target:
         small = target.add_stream('libx264', rate=4)
@@ -211,7 +211,7 @@ def test_real_files_agree_with_a_full_decode(name):
 
 @pytest.mark.parametrize('name', ['tos_battle.webm', 'spring_0004.mp4'])
 def test_nothing_waits_for_the_garbage_collector(name):
-    """It counts Python's objects, and knows nothing of the megabytes that frames hold."""
+    """The collector counts Python's objects, not the megabytes of their frames."""
     gc.collect()
     media.decode(MEDIA / name, 0.5, SPEC)
     with pytest.raises(media.MediaError):

@@ -45,7 +45,7 @@ def test_scaling_down_averages_pixels(tmp_path):
 
 
 def box_offsets(data, name):
-    """Where the contents of an MP4's boxes of that name begin."""
+    """Offsets of the contents of all boxes with a name in an MP4."""
     found = data.find(name)
     while found >= 0:
         yield found + 4
@@ -82,7 +82,7 @@ def test_a_turned_or_mirrored_recording_is_shown_as_its_matrix_says(tmp_path, ma
 
 
 def frames_of_blocks(tmp_path, blocks):
-    """What the coding leaves of a picture of 4 x 4 blocks that nothing turns."""
+    """The decoded colours of an upright picture of 4 x 4 blocks."""
     picture = np.kron(blocks, np.ones((16, 16, 1))).astype(np.uint8)
     frames = media.decode(write(tmp_path / 'b.mov', [picture] * 16), 0.0, SPEC, ['video'])[1]
     return frames.reshape(8, 4, 8, 4, 8, 3)[0, :, 3:5, :, 3:5].mean((1, 3))
@@ -106,13 +106,13 @@ def gradient(height, width):
 def test_odd_sizes_are_scaled_whole(tmp_path, height, width, suffix, codec):
     path = write(tmp_path / f'a.{suffix}', [gradient(height, width)] * 16, fps=8, codec=codec)
     frames = media.decode(path, 0.0, SPEC, ['video'])[1].astype(float)
-    # The centre of each pixel that is left, on the picture's own axes.
+    # The centre of each pixel that is left, in the coordinates of the whole picture.
     scale = min(height, width) / 32
     y, x = np.mgrid[:32, :32]
     across = (x + 0.5 - 16) * scale + width / 2 - 0.5
     down = (y + 0.5 - 16) * scale + height / 2 - 0.5
     expected = np.stack([255 * across / width, 255 * down / height, 255 - 127 * across / width], -1)
-    # What is cut off is whole pixels: half of one, in levels, besides what the coding changes.
+    # Whole pixels are cut off, so half a pixel is allowed, in levels, and some noise of the coding.
     allowed = 0.5 * scale * 255 / min(height, width) + 4
     assert np.abs(frames - expected)[:, 2:-2, 2:-2].max() < allowed
 

@@ -1,4 +1,4 @@
-"""The two readers of pictures give the same ones; the faster one knows when it can't."""
+"""The two readers of pictures give the same ones, and the faster one knows when it can't."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Sound: at its time, of the right length, in mono."""
+"""Sound at its time, of the right length, in mono."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ SOUNDS = {
 def test_sound_alone_is_read_from_a_path_and_from_bytes(tmp_path, suffix):
     path = tmp_path / f'a.{suffix}'
     formats = {'m4a': 'ipod', 'opus': 'ogg', 'aac': 'adts', 'mka': 'matroska'}
-    layout = 'stereo' if suffix == 'ogg' else 'mono'  # the Vorbis encoder knows nothing else
+    layout = 'stereo' if suffix == 'ogg' else 'mono'  # all that the Vorbis encoder accepts
     options = {'strict': '-2'}  # FFmpeg's own Vorbis encoder is experimental
     with av.open(str(path), 'w', format=formats.get(suffix)) as target:
         stream = target.add_stream(SOUNDS[suffix], rate=48_000, layout=layout, options=options)
@@ -80,7 +80,7 @@ def test_sound_alone_is_read_from_a_path_and_from_bytes(tmp_path, suffix):
         waveform, nothing = media.decode(path, start_s, dataclasses.replace(SPEC, seconds=2.5), ['audio'])
         assert nothing is None and waveform.shape == (40_000,)
         onset = np.argmax(np.abs(waveform.astype(int)) > 6_000) / 16_000
-        late = 1_024 / 48_000 if suffix == 'aac' else 0.0  # ADTS can't tell of the encoder's delay
+        late = 1_024 / 48_000 if suffix == 'aac' else 0.0  # ADTS can't state the encoder's delay
         assert onset == pytest.approx(4.75 - start_s + late, abs=0.003)
         assert np.abs(waveform[-8_000:].astype(int)).max() == pytest.approx(12_000, rel=0.1)
         again, _ = media.decode(path.read_bytes(), start_s, dataclasses.replace(SPEC, seconds=2.5), ['audio'])
@@ -109,7 +109,7 @@ def test_a_gap_in_the_sound_stays_silent(tmp_path):
 
 @pytest.mark.parametrize('name', ['tos_battle.webm', 'spring_0004.mp4'])
 def test_sound_does_not_depend_on_where_a_clip_begins(name):
-    """Vorbis in WebM states many times 20 ms late; what is heard may not follow them."""
+    """Vorbis in WebM states many times 20 ms late, but the sound must be at its real time."""
     seconds = 3.4
     whole, _ = media.decode(MEDIA / name, 0.0, dataclasses.replace(SPEC, seconds=seconds), ['audio'])
     for start_s in (0.6, 1.0, 1.3, 2.5, 2.9):

@@ -1,4 +1,4 @@
-"""Files that were made to do harm, or might as well have been."""
+"""Files that were made to do harm, and others that could do it."""
 
 import math
 import random
@@ -74,7 +74,7 @@ def test_a_movie_that_refers_to_another_file_does_not_open_it(tmp_path):
     crafted = rewrite(film.read_bytes(), path, lambda _: reference)
     (tmp_path / 'crafted.mov').write_bytes(crafted)
     allow = {'enable_drefs': '1', 'use_absolute_path': '1'}
-    with av.open(str(tmp_path / 'crafted.mov'), options=allow) as fooled:  # so the trap works
+    with av.open(str(tmp_path / 'crafted.mov'), options=allow) as fooled:  # so the trap would work
         assert next(fooled.decode(video=0)).to_ndarray(format='rgb24').mean() > 150
     for source in (tmp_path / 'crafted.mov', crafted):
         try:
@@ -96,7 +96,7 @@ def with_duration(path, seconds):
 def test_no_claimed_duration_is_believed_blindly(tmp_path, seconds):
     path = write(tmp_path / 'a.mkv', [grey(i) for i in range(16)], tone_from(0, 2))
     crafted = with_duration(path, seconds)
-    # The tags of the tracks still tell the truth; without them there is only the claim.
+    # The tags of the tracks are still right; without them there is only the claim.
     for source in (crafted, crafted.replace(b'DURATION', b'XXXXXXXX')):
         try:
             duration = media.probe(source).duration_s

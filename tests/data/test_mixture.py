@@ -1,3 +1,5 @@
+"""Several datasets as one source: their clips, classes and shares."""
+
 import collections
 import itertools
 import shutil
@@ -10,12 +12,12 @@ from diffmavil_jax.data.mixture import Mixture, endless
 from diffmavil_jax.data.pipeline import Loader
 from diffmavil_jax.data.sources import open_sources
 
-# Grain shuffles a handful of clips a hundred times slower than many.
+# Grain shuffles a few clips a hundred times more slowly than many.
 LENGTHS = (90, 40, 300)
 
 
 class Part:
-    """Clip i holds the number i and says which part it is of."""
+    """Clip i holds the number i, and the number of its part."""
 
     multi_label = False
 

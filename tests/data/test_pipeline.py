@@ -1,3 +1,5 @@
+"""Batches, whose order does not depend on resumes, hosts, threads or worker processes."""
+
 import gc
 import itertools
 import os
@@ -181,7 +183,7 @@ class TestWorkers:
         batches = loader.batches(0, itertools.repeat(4))
         assert items([next(batches)]) == order[:4]
         (worker,) = self.workers()
-        for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; of no concern to it
+        for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; a worker ignores them
             worker.send_signal(number)
         time.sleep(0.2)
         for _ in range(8):
@@ -218,7 +220,7 @@ class TestWorkers:
 
 
 class WithBadOne(Numbers):
-    """Clip 3 is refused, and replaced by the next."""
+    """Clip 3 is refused, and the next one takes its place."""
 
     modalities = MODALITIES
     label_names = tuple('abcdefghij')

@@ -1,4 +1,4 @@
-"""Decoding in processes of its own: what hangs, crashes or is damaged costs one clip and no more."""
+"""Decoding in separate processes: a file that hangs or crashes a decoder costs one clip and no more."""
 
 import concurrent.futures
 import contextlib
@@ -74,7 +74,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_one_clip():
             with pytest.raises(media.MediaError, match=rf'^unreadable: decoder crashed \({cause}\)$'):
                 pool.call(function, *args)
         assert pool.call(abs, -1) == 1
-        # A time-out holds for each call, not for all of a worker's calls together.
+        # The time limit holds for each call, not for all calls of a worker together.
         assert [pool.call(time.sleep, 0.2) for _ in range(4)] == [None] * 4
 
 
@@ -83,7 +83,7 @@ def test_a_hang_inside_a_decoder_that_holds_the_interpreter_ends_as_well():
         DecodePool(workers=1, timeout_s=0.5) as pool,
         pytest.raises(media.MediaError, match='decoder timed out'),
     ):
-        pool.call(pow, 3, 3**20)  # one C function, for hours
+        pool.call(pow, 3, 3**20)  # one C function that takes hours
 
 
 def test_a_worker_that_takes_no_signal_is_given_up(monkeypatch):
@@ -136,7 +136,7 @@ def test_closing_leaves_nothing_behind():
         list(threads.map(lambda _: pool.call(time.sleep, 0.1), range(4)))
     assert {child.pid for child in psutil.Process().children()} > before
     pool.close()
-    assert {child.pid for child in psutil.Process().children()} <= before  # zombies would be there
+    assert {child.pid for child in psutil.Process().children()} <= before  # zombies would be among them
     with pytest.raises(RuntimeError, match='closed'):
         pool.decode(FILM, 0.0, SPEC)
     pool.close()
@@ -247,9 +247,9 @@ def victims(tmp_path_factory):
 
 
 def mutate(data, others, rng):
-    """Flips bytes, cuts, or splices in a part of this or of another file."""
+    """Flips bytes of a file, cuts it, or inserts a part of it or of another file."""
     kind, data = rng.choice(('flips', 'header', 'cut', 'splice', 'swap', 'zeros')), bytearray(data)
-    # Half of the places are near the ends, where containers have their tables.
+    # Half of the changes are near the ends of the file, where containers have their tables.
     edge = min(len(data), 4_000)
     near = rng.choice((rng.randrange(edge), len(data) - 1 - rng.randrange(edge)))
     at, length = rng.choice((near, rng.randrange(len(data)))), rng.randrange(1, 2_000)
@@ -273,7 +273,7 @@ def mutate(data, others, rng):
 
 
 def different_frames(data, times):
-    """How many packets, frames and pictures a file shows at some times; read by PyAV alone."""
+    """How many packets, frames and pictures a file has at some times, read by PyAV alone."""
     packets, frames, pictures = [], [], {}
     options = {'format_whitelist': ','.join(media.CONTAINERS)}
     with av.open(io.BytesIO(data), options=options, metadata_errors='replace') as container:
@@ -343,6 +343,6 @@ def test_no_damage_crashes_hangs_or_miscounts(pool, victims):
         list(threads.map(judge, jobs))
     told = [outcome for results in outcomes.values() for outcome in results[1:]]
     assert len(told) == MUTATIONS
-    assert 0.1 < told.count('good') / MUTATIONS < 0.9  # neither spared nor smashed
-    # Pictures differ in no pixel of 32 x 32, or a decoder completes what it lacks from its memory.
+    assert 0.1 < told.count('good') / MUTATIONS < 0.9  # the damage is neither too small nor too large
+    # Different frames may look the same at 32 x 32, and a decoder may fill gaps with earlier pictures.
     assert len(standing_in) < 0.01 * told.count('good'), standing_in

@@ -28,7 +28,7 @@ def refusals_of(items):
 
 @pytest.fixture(scope='module')
 def film(tmp_path_factory):
-    """3 s of pictures, 8 a second, and of a tone."""
+    """A film of 3 s, with 8 pictures per second and a tone."""
     path = tmp_path_factory.mktemp('film') / 'a.mkv'
     return write(path, [grey(i) for i in range(24)], tone_from(0, 3.0))
 
@@ -50,7 +50,7 @@ def silent_film(tmp_path_factory):
         (4.0, [(0, 2), (2, 2)]),
         (4.1, [(0, 2), (2, 2)]),  # a twentieth of a window is left
         (4.5, [(0, 2), (2, 2), (4, 0.5)]),
-        (3.9, [(0, 2), (2, 2)]),  # lacks a twentieth, as a training clip may
+        (3.9, [(0, 2), (2, 2)]),  # a twentieth is missing, as is allowed in a training clip
         (0.1, [(0, 0.1)]),
     ],
 )
@@ -72,7 +72,7 @@ def test_whole_windows_are_what_the_decoder_gives(film):
 def test_the_last_window_holds_what_is_left(film):
     last = windows_of(read([film]))[-1]
     assert last.end_s == pytest.approx(3.0, abs=0.01)
-    # 4 pictures a second are wanted: those of 2.125, 2.375, 2.625, 2.875 s; the last one stands still.
+    # Wanted are 4 pictures per second, those at 2.125, 2.375, 2.625 and 2.875 s; the last one is repeated.
     assert shown(last.frames) == [17, 19, 21, 23, 23, 23, 23, 23]
     assert last.samples == pytest.approx(16_000, abs=160)
     t = np.arange(15_000) / 16_000

@@ -1,3 +1,5 @@
+"""The generated world: what is seen and heard agrees with the stated factors, and clips can be repeated."""
+
 import colorsys
 import concurrent.futures
 
@@ -8,7 +10,7 @@ from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import MATERIALS, SHAPES, GeneratedWorld
 
 SPEC = ClipSpec(sample_rate=16_000, seconds=2.0, frames=8, frame_size=48)
-# Many small pictures: what is measured in them can follow motion closely.
+# Many small pictures, so that measurements can follow motion closely.
 FILM = ClipSpec(sample_rate=16_000, seconds=2.0, frames=200, frame_size=24)
 CLIPS = 60
 
@@ -96,7 +98,7 @@ def flashes(clip, seconds=2.0):
 
 
 def agreement(clips, measure):
-    """Share of the bins in which measured and stated impacts agree."""
+    """Share of the bins in which measured impacts agree with those of `factors`."""
     return np.mean([np.mean(bins_of(measure(clip)) == (factors['impacts'] > 0)) for clip, factors in clips])
 
 
@@ -112,7 +114,7 @@ def test_onsets_in_the_sound_are_the_impacts(easy):
 
 
 def seen(clips):
-    """Films of the same objects, with the impacts stated for short clips."""
+    """Films of the same objects, with the impacts that `factors` gives for short clips."""
     source = world(clips)
     return [(world(clips, FILM)[i], source.factors(i)) for i in range(CLIPS)]
 

@@ -1,4 +1,4 @@
-"""Prepares datasets and reads them; what imports this is skipped without Beam."""
+"""Prepares datasets and reads them. Tests that import this are skipped without Beam."""
 
 import pytest
 import tensorflow_datasets as tfds

@@ -1,4 +1,4 @@
-"""Makes examples of rows of small films, in this process."""
+"""Makes examples of rows in this process, with settings for small clips."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a prepared dataset has in it, and that the number of processes changes nothing."""
+"""The contents of a prepared dataset, which do not depend on the number of processes."""
 
 import collections
 import dataclasses

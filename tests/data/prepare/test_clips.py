@@ -1,4 +1,4 @@
-"""What becomes of rows: the clips they are cut into, their examples, and why some are refused."""
+"""The clips that rows are cut into, their examples, and why some are refused."""
 
 import dataclasses
 import hashlib
@@ -98,17 +98,20 @@ def test_a_sound_has_its_own_length():
     assert len(example['frames']) == 0
 
 
-def test_one_modality_is_enough_where_one_is_asked_for(tmp_path):
+def test_one_modality_is_enough_where_one_is_wanted(tmp_path):
     write(tmp_path / 'mute.mp4', moving())
     write(tmp_path / 'dark.mp4', sound=tone_from(0, 2))
     rows = [row('mute.mp4', start_s=0.0), row('dark.mp4', start_s=0.0)]
-    ask = lambda *modalities: of_rows(rows, dataclasses.replace(SMALL, modalities=modalities), tmp_path)  # noqa: E731
-    (_, sound), (_, film) = ask('audio')[1], ask('video')[0]
+
+    def read(*modalities):
+        return of_rows(rows, dataclasses.replace(SMALL, modalities=modalities), tmp_path)
+
+    (_, sound), (_, film) = read('audio')[1], read('video')[0]
     assert len(sound['frames']) == 0 and len(sound['audio']) == 16_000
     assert len(film['frames']) == 2 and len(film['audio']) == 0
-    assert [outcome.reason for outcome, _ in ask('audio', 'video')] == ['no audio', 'no video']
-    assert [outcome.reason for outcome, _ in ask('audio')] == ['no audio', '']
-    assert [outcome.reason for outcome, _ in ask('video')] == ['', 'no video']
+    assert [outcome.reason for outcome, _ in read('audio', 'video')] == ['no audio', 'no video']
+    assert [outcome.reason for outcome, _ in read('audio')] == ['no audio', '']
+    assert [outcome.reason for outcome, _ in read('video')] == ['', 'no video']
 
 
 def test_every_reason(tmp_path):

@@ -18,7 +18,7 @@ def test_a_still_picture_is_one_but_for_noise(size):
     moving = still.copy()
     moving[2, : size // 8, : size // 8] += 30  # a 64th of the picture
     assert not encode.is_still(moving)
-    assert not encode.is_still(still[:1])  # of one frame nothing can be said
+    assert not encode.is_still(still[:1])  # one frame can't tell
 
 
 def test_slow_films_are_not_still():

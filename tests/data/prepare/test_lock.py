@@ -1,4 +1,4 @@
-"""A lock keeps two runs apart, and leaves nothing behind."""
+"""The lock keeps two runs apart, and leaves nothing behind."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""A run leaves a dataset alone that is there, and continues where an earlier one failed or was killed."""
+"""A run keeps an existing dataset, and continues where an earlier run failed or was killed."""
 
 import dataclasses
 import json

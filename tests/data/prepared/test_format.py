@@ -1,4 +1,4 @@
-"""What is written is read back, by TFDS too."""
+"""The format of prepared datasets: what is written is read back, by TFDS too."""
 
 import sys
 

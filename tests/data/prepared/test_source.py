@@ -1,4 +1,4 @@
-"""The clips of a prepared dataset: what they hold, and what replaces bad ones."""
+"""The clips of a prepared dataset: what is in them, and what replaces bad ones."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ from tests.data.prepared.opening import SPEC, open_source
 
 
 def brightness(frames):
-    """Of the left half of each picture, in units of what `example` adds from one to the next."""
+    """The brightness of the left half of each picture, in units of the step that `example` uses."""
     return (frames[:, :, 1 : frames.shape[2] // 2 - 1].mean(axis=(1, 2, 3)) / 20).round().astype(int).tolist()
 
 
@@ -27,7 +27,7 @@ def test_a_clip_is_what_was_stored(dataset, example):
         number = int(clip['id'].split('.')[0])
         written = example(number)
         np.testing.assert_array_equal(clip['waveform'], written['audio'])
-        # A decoder of its own; both follow libjpeg-turbo to the bit.
+        # Another decoder; both use libjpeg-turbo, and agree to the bit.
         pillow = [np.asarray(Image.open(io.BytesIO(frame))) for frame in written['frames']]
         np.testing.assert_array_equal(clip['frames'], pillow)
         assert clip['waveform'].dtype == np.int16 and clip['frames'].dtype == np.uint8
@@ -56,7 +56,7 @@ def test_sound_is_cut_or_padded_with_silence(dataset, seconds, samples):
         (1.0, 2, [2, 6]),
         (1.0, 1, [4]),
         (2.0, 4, [1, 3, 5, 7]),
-        (0.5, 4, [0, 1, 2, 3]),  # what is seen while something is heard
+        (0.5, 4, [0, 1, 2, 3]),  # pictures from the time of the sound
         (0.5, 2, [1, 3]),
     ],
 )
@@ -106,7 +106,7 @@ def test_others_are_scaled_as_a_whole(size):
     jpeg, pixels = stored(256)
     whole = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     error = np.abs(decode_picture(jpeg, 256, size).astype(float) - np.asarray(whole))
-    assert error.mean() < 1.5  # of 255; the decoder halves in another way than Pillow
+    assert error.mean() < 1.5  # of 255; the decoder halves pictures differently from Pillow
 
 
 def test_another_size_than_the_dataset_states_is_an_error():
@@ -116,7 +116,7 @@ def test_another_size_than_the_dataset_states_is_an_error():
 
 @pytest.fixture(scope='module')
 def broken(tmp_path_factory, write_prepared, example, jpeg):
-    """Ten good clips and five that can't be used, each for a reason of its own."""
+    """Ten good clips, and five that can't be used for five reasons."""
     good = example()['frames']
     bad = [
         example(10, audio=np.zeros(0, np.int16)),
