@@ -204,4 +204,4 @@ def _empty_part(root: pathlib.Path, held: bool, by_csv: bool) -> str:
     part, splits = ('held-out', HELD_OUT_SPLITS) if held else ('training', TRAIN_SPLITS)
     if by_csv:
         return f'{root} has no usable {part} clip: the CSV needs rows with split {" or ".join(splits)}.'
-    return f'{root} has no usable {part} clip: it takes at least two usable files, one of them is held out.'
+    return f'{root} has no usable {part} clip: it needs at least two usable files, one of which is held out.'

@@ -90,7 +90,7 @@ class Substitutes:
         """The first usable item from `index` on, wrapping around at the end.
 
         Args:
-            index: which item is asked for.
+            index: of the wanted item.
             read: makes item i, or raises an UnusableError.
 
         Returns:

@@ -38,7 +38,7 @@ class Mixture:
         names = [part.name for part in parts]
         self.name = ', '.join(names)
         if len(set(names)) < len(names):
-            raise DataError(f'Datasets can be mixed once each, under a name of its own: {self.name}.')
+            raise DataError(f'Each dataset of a mixture must have a name of its own: {self.name}.')
         self.modalities = tuple(m for m in MODALITIES if all(m in part.modalities for part in parts))
         if not self.modalities:
             has = '; '.join(f'{part.name} has {" and ".join(part.modalities)}' for part in parts)

@@ -208,5 +208,5 @@ def test_a_sub_folder_is_a_class_where_classes_are_wanted(tmp_path, open_folder)
     assert open_folder(tmp_path).train.label_names == ()
 
     shutil.copy(MEDIA / SPRING, tmp_path / 'stray.mp4')
-    with pytest.raises(DataError, match='stray.mp4 is in no sub-folder, which is to name its class'):
+    with pytest.raises(DataError, match='stray.mp4 is in no sub-folder, which must name its class'):
         open_folder(tmp_path, folder_labels=True)

@@ -149,7 +149,7 @@ def test_a_clip_has_the_modalities_that_all_parts_have():
 
 
 def test_parts_need_names_of_their_own():
-    with pytest.raises(DataError, match='once each, under a name of its own: part 0, part 0'):
+    with pytest.raises(DataError, match='must have a name of its own: part 0, part 0'):
         Mixture([Part(0, 2), Part(0, 3)])
 
 

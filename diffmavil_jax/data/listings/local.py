@@ -146,7 +146,7 @@ def class_folder(file: str) -> str:
     """
     folder, slash, _ = file.partition('/')
     if not slash:
-        raise DataError(f'{file} is in no sub-folder, which is to name its class.')
+        raise DataError(f'{file} is in no sub-folder, which must name its class.')
     return folder
 
 
@@ -155,7 +155,7 @@ def _table(request: Request) -> epath.Path:
     if len(tables) != 1:
         found = ', '.join(table.name for table in tables) or 'none'
         raise DataError(
-            f'One CSV with a path column is wanted in --input={request.input}, found {found}. See --csv.'
+            f'There must be one CSV with a path column in --input={request.input}; found {found}. See --csv.'
         )
     return tables[0]
 

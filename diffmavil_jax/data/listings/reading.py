@@ -25,7 +25,7 @@ def read_names(path: epath.Path) -> list[str]:
     """
     names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not names:
-        raise DataError(f'{path} names no class: one name a line is wanted.')
+        raise DataError(f'{path} names no class: it must have one name per line.')
     return names
 
 

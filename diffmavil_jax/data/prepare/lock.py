@@ -31,7 +31,7 @@ def locked(path: epath.Path, what: str, say: Callable[[str], None]) -> Iterator[
             raise OSError('it is remote')
         file = _lock(path, what)
     except OSError as error:
-        say(f"{what} can't be locked ({error}): see to it that no other run prepares it at the same time")
+        say(f"{what} can't be locked ({error}): make sure that no other run prepares it at the same time")
         yield
         return
     with file:

@@ -30,7 +30,7 @@ from diffmavil_jax.data.prepare.settings import Settings
 _SHARD_SOURCE_BYTES = 1 << 30
 # A small dataset has about _MANY_SHARDS shards of at least _FEW_CLIPS clips, so that all workers have work.
 _MANY_SHARDS, _FEW_CLIPS = 64, 16
-# To be raised when examples are written differently: unfinished work and datasets of before then differ.
+# Raise this when examples are written differently, so that older datasets and work do not count as the same.
 _FORMAT = 1
 
 

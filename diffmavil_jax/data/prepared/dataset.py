@@ -154,7 +154,7 @@ def _find(path: epath.Path) -> epath.Path:
             break
     if not found:
         raise DataError(
-            f'{path} is no prepared dataset, and holds none (config.data.path): write one with '
+            f'{path} is not a prepared dataset and contains none (config.data.path): write one with '
             '`diffmavil prepare`.'
         )
     if len(found) > 1:

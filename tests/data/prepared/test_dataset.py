@@ -42,7 +42,7 @@ def test_finds_the_only_dataset_in_a_folder(dataset, below):
 
 def test_no_dataset_is_an_error(tmp_path):
     for path in (tmp_path, tmp_path / 'nowhere'):
-        with pytest.raises(DataError, match='is no prepared dataset.*diffmavil prepare'):
+        with pytest.raises(DataError, match='is not a prepared dataset.*diffmavil prepare'):
             open_prepared(path)
 
 
