@@ -1,4 +1,4 @@
-"""The host's memory allocator."""
+"""Settings of the host's memory allocator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 def keep_freed_memory() -> bool:
     """Makes glibc reuse freed memory instead of returning it to the system.
 
-    XLA's CPU back end allocates its temporaries anew at each step. glibc maps large blocks
-    afresh, so each step pays a page fault for every 4 KB of them: up to half of its time.
-    Call it before JAX starts; resident memory then stays at its peak.
+    CPU: XLA allocates its temporaries anew at each step. glibc maps large blocks afresh, so that
+    each step pays a page fault for every 4 KB of them, which takes up to half of its time.
+    Call it before JAX starts. Resident memory then stays at its peak.
 
     Returns:
-        False where the C library is another; nothing changes there.
+        False if the C library is not glibc; nothing is changed then.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

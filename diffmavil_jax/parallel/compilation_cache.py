@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between runs."""
+"""The cache in which compiled programs are kept between runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from absl import logging
 
 
 def use_compilation_cache(path: str) -> None:
-    """Persistent, so that the second start of the same shapes compiles nothing."""
+    """Keeps all compiled programs in a directory, so that a second start with the same shapes compiles none.
+
+    Args:
+        path: the directory; empty for no cache. If it can't be written, that is logged, and there is none.
+    """
     if not path:
         return
     try:

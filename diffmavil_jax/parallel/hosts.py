@@ -1,4 +1,4 @@
-"""Several hosts: how they find each other, what each reads, and what they agree on."""
+"""How several processes find each other, what each of them reads, and what they agree on."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from diffmavil_jax.parallel.mesh import batch_sharding
 
 
 def join(config: ParallelConfig) -> None:
-    """Connects this process with the others; before anything else asks JAX for its devices.
+    """Connects this process with the others. Call it before anything asks JAX for its devices.
 
-    JAX knows how to ask a Cloud TPU pod, Slurm and Open MPI. Where none of them is there,
-    and the config names no coordinator, the process is alone.
+    JAX finds the others itself on a Cloud TPU pod, under Slurm and under Open MPI. Elsewhere, if the
+    config names no coordinator, the process is alone.
 
     Raises:
         ConfigError: the others can't be reached.
     """
     fake_devices = re.search(r'host_platform_device_count=(\d+)', os.environ.get('XLA_FLAGS', ''))
     if fake_devices:
-        # They wait for each other in threads of one pool. XLA makes as many as there are cores, or as
-        # this variable says; with fewer than devices they wait for ever.
+        # CPU: fake devices wait for each other in threads of one pool. XLA makes as many threads as there
+        # are cores, or as this variable says; with fewer threads than devices they wait for ever.
         os.environ.setdefault('NPROC', str(max(os.cpu_count() or 1, 2 * int(fake_devices[1]))))
     if (fake_devices or config.processes != 1) and not importlib.util.find_spec('libtpu'):
-        # On CPUs XLA runs collectives of a step at once that do not depend on each other. Processes then
-        # take one for another: wrong sums, or an abort with "collective mismatch"; fake devices have too
-        # few threads for two at a time, and wait for ever.
+        # CPU: XLA runs collectives that do not depend on each other at the same time. Processes then
+        # confuse them, which gives wrong sums, or an abort with "collective mismatch"; fake devices have
+        # too few threads for two at a time, and wait for ever.
         flag = '--xla_cpu_enable_concurrency_optimized_scheduler=false'
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
     if config.processes == 1:
@@ -60,7 +60,7 @@ def join(config: ParallelConfig) -> None:
 
 
 def leave() -> None:
-    """Waits for the others at the end of a run, so that none takes the first to end for a failure."""
+    """Waits for the others at the end of a run; otherwise they would take the end of one for a failure."""
     if not is_alone():
         jax.distributed.shutdown()
 
@@ -71,12 +71,12 @@ def is_alone() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this is the one process that writes and speaks."""
+    """Whether this is the process that writes and prints for all."""
     return jax.process_index() == 0
 
 
 def own_name(name: str) -> str:
-    """A file name for what each process writes of its own: with its number, where there are several."""
+    """The name of a file that each process has one of: with its number, if there are several."""
     if is_alone():
         return name
     stem, dot, suffix = name.partition('.')
@@ -84,22 +84,22 @@ def own_name(name: str) -> str:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when all processes are here."""
+    """Returns when all processes have called it with this name."""
     if not is_alone():
         multihost_utils.sync_global_devices(name)
 
 
 def agree(value: bool) -> bool:
-    """What the first process says."""
+    """The value of the first process, for all."""
     if is_alone():
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def share_of_batch(mesh: Mesh) -> tuple[int, int]:
-    """(which, of how many): the part of every batch that this process's devices hold.
+    """Which part of every batch this process's devices hold: (index of the part, number of parts).
 
-    Processes whose devices hold the same clips (where the tensor axis spans hosts) have the same part.
+    Processes whose devices hold the same clips have the same part: the tensor axis may span hosts.
     """
     shards = mesh.shape['data'] * mesh.shape['fsdp']
     here = batch_sharding(mesh).addressable_devices_indices_map((shards,))
@@ -109,7 +109,7 @@ def share_of_batch(mesh: Mesh) -> tuple[int, int]:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays of each process's part of a batch."""
+    """Makes a global batch; each process hands in its own part."""
     sharding, (_, parts) = batch_sharding(mesh), share_of_batch(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, x, (len(x) * parts, *x.shape[1:]))
@@ -118,7 +118,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def fetch(tree: Any) -> Any:
-    """The whole of each array in NumPy, on every process, wherever its parts lie."""
+    """Whole NumPy arrays on every process, whichever devices hold their parts."""
     return jax.tree.map(_fetch, jax.device_get(tree) if is_alone() else tree)
 
 

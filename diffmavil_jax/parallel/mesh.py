@@ -1,4 +1,4 @@
-"""The device mesh and how arrays lie on it: one file of rules."""
+"""The device mesh, and the rules by which arrays lie on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffmavil_jax.config.tree import ConfigError
 
 AXES = ('data', 'fsdp', 'tensor')
 
-# Logical name of an axis, of a parameter or (`clips`) of an activation -> mesh axes.
+# From the logical name of an axis (of parameters or, for `clips`, of activations) to mesh axes.
 RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ('clips', ('data', 'fsdp')),
     ('layers', None),
@@ -31,10 +31,10 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 
 
 def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A (data, fsdp, tensor) mesh of all devices; an axis of -1 takes what the others leave.
+    """A (data, fsdp, tensor) mesh of all devices; an axis of -1 takes the devices that the others leave.
 
     Raises:
-        ConfigError: where the axes don't multiply to the number of devices.
+        ConfigError: the product of the axes is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     shape = [config.data, config.fsdp, config.tensor]
@@ -60,7 +60,7 @@ def describe_devices(mesh: Mesh) -> dict[str, Any]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Clips over the data and fsdp axes."""
+    """The sharding of a batch: clips over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
@@ -78,15 +78,15 @@ def check_batch(batch_size: int, microbatches: int, mesh: Mesh) -> None:
 
 @contextlib.contextmanager
 def constrained(mesh: Mesh) -> Iterator[None]:
-    """Where a function is traced so that the activations it names lie on the mesh as the rules say."""
+    """A context to trace a function in, so that the activations that it names are sharded by the rules."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
 
 
 def by_clips(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    """A function of clips that each device runs on its own, where a mesh is set (see `constrained`).
+    """A function of clips that each device runs on its own clips, if a mesh is set (see `constrained`).
 
-    For what XLA does not split by itself: it gathers the whole batch on every device for an FFT.
+    XLA does not split every operation by itself: for an FFT it gathers the whole batch on every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -96,5 +96,5 @@ def by_clips(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array]
 
 
 def shardings(abstract: Any, mesh: Mesh) -> Any:
-    """Shardings of a pytree whose leaves may carry logical axis names."""
+    """The shardings of a pytree, whose leaves may have logical axis names."""
     return nn.logical_to_mesh_sharding(nn.get_partition_spec(abstract), mesh, RULES)

@@ -1,4 +1,4 @@
-"""Work that goes on beside the main thread, which may stop waiting for it."""
+"""Work in a thread of its own, which the main thread may stop waiting for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ WAITING_EVERY_S = 10.0
 
 
 class Background:
-    """Does some work in a daemon thread: a process that is told to stop need not wait for its end."""
+    """Does some work in a daemon thread, so that a process that is told to stop need not wait for it."""
 
     def __init__(self, work: Callable[[], Any], name: str) -> None:
-        """Begins at once; the name is that of the thread."""
+        """Starts the work at once, in a thread of this name."""
         self._result: Any = None
         self._error: BaseException | None = None
         self._done = threading.Event()
@@ -24,11 +24,11 @@ class Background:
     def result(
         self, should_stop: Callable[[], bool], waiting: Callable[[float], None] = lambda seconds: None
     ) -> Any | None:
-        """What the work gave; None if told to stop before it was done. Raises what it raised.
+        """Waits for the result of the work; None if told to stop before. Raises what the work raised.
 
         Args:
-            should_stop: asked several times a second.
-            waiting: is told every ten seconds how many seconds the work has taken so far.
+            should_stop: called several times a second.
+            waiting: called every ten seconds with the seconds that the work has taken so far.
         """
         told = 0
         while not self._done.wait(timeout=0.2):
@@ -45,6 +45,6 @@ class Background:
     def _execute(self, work: Callable[[], Any]) -> None:
         try:
             self._result = work()
-        except BaseException as error:  # raised again in the thread that waits
+        except BaseException as error:  # raised again by `result`, in the thread that waits
             self._error = error
         self._done.set()

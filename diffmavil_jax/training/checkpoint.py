@@ -1,40 +1,40 @@
-"""Checkpoints that a run can always come back to, named by the samples seen.
+"""Checkpoints of a run, named by the samples seen: saved, kept, restored, and stepped over if broken.
 
 Orbax writes them asynchronously and commits each atomically. This module adds what a long
-run needs besides: the latest are kept next to the best, an unreadable one is stepped over
-and said, and one that belongs to another model is never taken for an unreadable one.
+run needs besides. It keeps the latest next to the best. If a checkpoint can't be read, it says
+so and takes the one before. A checkpoint of another model is an error, not an unreadable one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
+
+from diffmavil_jax.training.orbax_manager import open_manager
 
 PyTree = Any
 
-# How TensorStore says that storage refused something.
+# Messages by which TensorStore says that storage refused something.
 _STORAGE_ERROR = re.compile(
     r'os_error_code|^(RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL|PERMISSION_DENIED)'
 )
 
 
 class CheckpointError(RuntimeError):
-    """No checkpoint can be read, or the last one not be written: says which and why."""
+    """No checkpoint can be read, or the last one could not be written: says which and why."""
 
 
 class CheckpointMismatchError(ValueError):
-    """A checkpoint is sound, but of another model: names the first leaf that differs."""
+    """A checkpoint can be read, but is of another model: names the first leaf that differs."""
 
 
 class CheckpointStore:
@@ -61,26 +61,14 @@ class CheckpointStore:
         self._scores: dict[int, float] = {}
         self._unreadable: set[int] = set()
         self._failure = ''
-        best = _BestN(keep_best if best_metric is not None else 0, self._scores)
-        self._manager = _Manager(
-            _absolute(directory),
-            item_handlers={
-                'state': ocp.StandardCheckpointHandler(),
-                'metadata': ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                # Not max_to_keep with best_fn: that keeps the best and deletes the latest.
-                preservation_policy=AnyPreservationPolicy([LatestN(keep_latest), best]),
-                cleanup_tmp_directories=True,
-                # Orbax would read its own metrics files here and fail on a truncated one.
-                lightweight_initialize=True,
-            ),
+        self._manager = open_manager(
+            directory, keep_latest, keep_best if best_metric is not None else 0, self._scores
         )
         for samples in self.steps():
             self._read_score(samples)
 
     def steps(self) -> list[int]:
-        """Samples seen of all checkpoints, ascending; the last one may still be being written."""
+        """Samples seen of all checkpoints, ascending; the last one may not be complete yet."""
         return sorted(set(self._manager.all_steps()) - self._unreadable)
 
     def latest(self) -> int | None:
@@ -107,11 +95,11 @@ class CheckpointStore:
         Args:
             samples: samples seen, larger than that of every checkpoint so far.
             state: a pytree of arrays.
-            metadata: JSON values to come back with the state.
-            metrics: what `best_metric` is looked up in; without it, the checkpoint ranks as none.
-            block: return only when the checkpoint is on disk.
+            metadata: JSON values, which are restored with the state.
+            metrics: values by name. Without `best_metric` among them, the checkpoint is never a best one.
+            block: whether to return only when the checkpoint is on disk.
 
-        What storage refuses is logged and noted in `failure`, and is no error: a run can go on.
+        If storage refuses it, that is logged and noted in `failure`; it is no error, as the run can go on.
 
         Returns:
             False if there is already a checkpoint at this sample count; nothing is written then.
@@ -140,18 +128,18 @@ class CheckpointStore:
         return is_new
 
     def settle(self) -> None:
-        """Returns when no checkpoint is being written, as `wait`, but only notes what went wrong.
+        """Waits as `wait` does, but notes what went wrong instead of raising it.
 
-        Half a checkpoint is removed: it would take more of what room is left.
+        A checkpoint that was only half written is removed: storage may have little room left.
         """
         while True:  # a save can fail in several ways, and Orbax raises one at a time
             with self._noting_failure():
                 self.wait()
                 break
-        self._remove_halves()
+        self._remove_unfinished()
 
     def failure(self) -> str:
-        """Why the newest checkpoint was not written, as far as is known yet; empty if nothing is wrong."""
+        """Why the newest checkpoint was not written, as far as is known; empty if nothing is wrong."""
         with self._noting_failure():
             self._manager.check_for_errors()
         if self._failure:
@@ -220,7 +208,7 @@ class CheckpointStore:
 
     @contextlib.contextmanager
     def _noting_failure(self) -> Iterator[None]:
-        """Storage may be full, or away for a while; of several errors the first says why."""
+        """Notes errors of storage, which may be full, or away for a while; the first of several says why."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -229,13 +217,13 @@ class CheckpointStore:
             self._failure = self._failure or _first_line(error)
             logging.warning('A checkpoint could not be written: %s', _first_line(error))
 
-    def _remove_halves(self) -> None:
+    def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
-            for half in self._manager.directory.glob('*.orbax-checkpoint-tmp'):
+            for unfinished in self._manager.directory.glob('*.orbax-checkpoint-tmp'):
                 with contextlib.suppress(OSError):  # a thread of the failed save may still write to it
-                    half.rmtree()
+                    unfinished.rmtree()
 
-    def _path(self, samples: int) -> Any:  # a pathlib.Path or, for gs:// and the like, its twin
+    def _path(self, samples: int) -> Any:  # a pathlib.Path or, for gs:// and the like, an etils.epath.Path
         return self._manager.directory / str(samples)
 
     def _read(self, samples: int, abstract_state: PyTree) -> tuple[PyTree, dict[str, Any]]:
@@ -266,11 +254,11 @@ class CheckpointStore:
         try:
             args = ocp.args.Composite(metadata=ocp.args.JsonRestore())
             self._add_score(samples, self._manager.restore(samples, args=args)['metadata']['metrics'])
-        except Exception as error:  # it ranks as none; restore says more if it comes to it
+        except Exception as error:  # then it is never a best one; `restore` says more
             logging.warning('Metrics of checkpoint %s cannot be read: %s', self._path(samples), error)
 
     def _set_unreadable_aside(self) -> None:
-        """Renames what `restore` stepped over: the run will come to the same sample count again."""
+        """Renames what `restore` stepped over: the run comes to the same sample counts again."""
         if not self._unreadable:
             return
         if jax.process_index() == 0:
@@ -285,45 +273,8 @@ class CheckpointStore:
         self._unreadable.clear()
 
 
-class _Manager(ocp.CheckpointManager):
-    """Orbax's, but for two habits of it that end a run."""
-
-    def reached_preemption(self, step: int) -> bool:
-        """Leaves notices of preemption to the loop.
-
-        JAX makes all hosts stop one after the highest number that any of them asked with. Orbax asks in
-        each save with its own, the samples seen: a notice just after it was for a step that never came.
-        """
-        del step
-        return False
-
-    def wait_until_finished(self) -> None:
-        """Waits for the arrays, too, after metadata could not be written."""
-        super().wait_until_finished()
-        self._wait_for_checkpointers()
-
-
-@dataclasses.dataclass(frozen=True)
-class _BestN:
-    """Preserves the n checkpoints with the highest scores; one without a score is never among them."""
-
-    n: int
-    scores: Mapping[int, float]  # shared with the store, which fills it
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        del context
-        ranked = [c.step for c in checkpoints if c.step in self.scores]
-        ranked.sort(key=self.scores.__getitem__, reverse=True)
-        return [c.step in ranked[: self.n] for c in checkpoints]
-
-
-def _absolute(directory: str | os.PathLike[str]) -> str:
-    text = os.fspath(directory)
-    return text if '://' in text else os.path.abspath(os.path.expanduser(text))
-
-
 def _leaves(tree: PyTree) -> dict[str, str]:
-    """Path -> dtype and shape, in the tree's order, as Orbax names the paths."""
+    """From each leaf's path, as Orbax names it, to its dtype and shape; in the tree's order."""
     flat = ocp.tree.to_flat_dict(tree, sep='/')
     return {path: f'{leaf.dtype}{list(leaf.shape)}' for path, leaf in flat.items()}
 

@@ -1,4 +1,4 @@
-"""One compiled step for each bucket, the next one compiled while the current one trains."""
+"""The compiled step of each bucket; the next one is compiled while the current one trains."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from diffmavil_jax.training.background import Background
 
 
 class CompiledSteps:
-    """Compiles on demand and ahead, each bucket exactly once.
+    """Compiles the step of each bucket once, when it is needed or before.
 
-    A daemon thread does the compiling, so that a run that is told to stop need not wait
-    for the compiler.
+    A daemon thread compiles, so that a run that is told to stop need not wait for the compiler.
     """
 
     def __init__(
@@ -26,15 +25,15 @@ class CompiledSteps:
         rehearse: bool = False,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Nothing is compiled yet.
+        """Compiles nothing yet.
 
         Args:
-            lower: gives the lowered step of a bucket's index.
-            count: of buckets.
-            rehearse: whether each step is executed on zeros once it is compiled. XLA's CPU runtime sets
-                up its kernels in the first execution, and memory is touched that was not before: a
-                training step would take two to three times as long.
-            say: is told while a step is waited for.
+            lower: from the index of a bucket to its lowered step.
+            count: number of buckets.
+            rehearse: whether each step is executed on zeros once it is compiled. CPU: XLA sets up its
+                kernels in the first execution, and memory is touched for the first time, so that the
+                first step would take two to three times as long.
+            say: called with a line of text while a step is waited for.
         """
         self._lower = lower
         self._count = count
@@ -43,12 +42,12 @@ class CompiledSteps:
         self._jobs: dict[int, Background] = {}
 
     def prepare(self, index: int) -> None:
-        """Starts to compile the step of a bucket, unless that was done or there is no such bucket."""
+        """Starts to compile the step of a bucket, unless it was started before or there is no such bucket."""
         if index < self._count and index not in self._jobs:
             self._jobs[index] = Background(lambda: self._compile(index), 'compile')
 
     def get(self, index: int, should_stop: Callable[[], bool]) -> Any | None:
-        """The compiled step of a bucket; waits for it. None if told to stop while waiting."""
+        """Waits for the compiled step of a bucket; None if told to stop meanwhile."""
         self.prepare(index)
         return self._jobs[index].result(
             should_stop,

@@ -1,4 +1,4 @@
-"""What the loop and those around it hand each other: evaluators, and timings."""
+"""What the loop shares with the rooms around it: the type of evaluators, and timings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ class Evaluator(Protocol):
 
 @dataclasses.dataclass
 class Timings:
-    """Seconds spent, over all starts of a run, and what was compiled.
+    """Seconds spent over all starts of a run, and how many steps were compiled.
 
-    `train_s` includes `data_wait_s`; `compile_s` is what steps had to wait for the compiler.
+    Attributes:
+        train_s: in train steps, with what they waited for data.
+        compile_s: waiting for the compiler.
+        data_wait_s: waiting for data.
+        evaluation_s: in evaluations.
+        compilations: compiled steps.
     """
 
     train_s: float = 0.0

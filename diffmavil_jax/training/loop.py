@@ -1,4 +1,4 @@
-"""The training loop: policy only. Data, steps, evaluators and stores are handed in."""
+"""The training loop, which is policy only: data, steps, evaluators and stores are handed in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DeviceBatch = Mapping[str, jax.Array]
 # The last state is saved at once or, if storage refuses it, after pauses of so many seconds.
 _LAST_SAVE_PAUSES_S = (0.0, 1.0, 5.0, 25.0)
 
-# Metrics of the progress line, beside the loss.
+# Metrics that the progress line shows beside the loss.
 _SHOWN = ('audio', 'video', 'inter', 'intra', 'accuracy')
 
 

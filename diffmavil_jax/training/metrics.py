@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard: the metrics of a run on disk."""
+"""The metrics of a run on disk: metrics.jsonl, and events for TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class MetricsWriter:
     """Writes metrics.jsonl and TensorBoard events into a run's directory; one process does so.
 
     A line of metrics.jsonl is one JSON object and starts with `samples`, which grows from line
-    to line, also across a resume: what a resumed run computes again is not written again, which
-    is no loss because it comes out the same. NaN and infinity are no JSON: they are written
-    as null, and `nonfinite` lists their names.
+    to line, also after a resume: a resumed run computes some metrics again, to the same values, and
+    they are not written twice. JSON has no NaN and no infinity: they are written as null, and
+    `nonfinite` lists their names.
 
     Args:
         workdir: the run's directory; created if it does not exist.
@@ -41,21 +41,24 @@ class MetricsWriter:
         self._synced = time.monotonic()
         events = path.parent / 'tensorboard'
         events.mkdir(exist_ok=True)
-        # Not SummaryWriter: its queue is not emptied by flush, and a kill loses what waits in it. The
-        # suffix, because a second file of the same second would overwrite the first.
+        # Not SummaryWriter: flush does not empty its queue, and a kill loses what waits there. The
+        # suffix is needed because a second file of the same second would overwrite the first.
         self._events = EventsWriter(str(events / 'events'), f'.{time.time_ns()}')
 
     def write(self, samples: int, values: Mapping[str, float]) -> bool:
-        """Writes one line and its scalars.
+        """Writes one line of metrics.jsonl, and the same numbers for TensorBoard.
+
+        If storage refuses the line, it is lost; that is logged, and is no error.
 
         Args:
             samples: samples seen.
-            values: name -> number, without `samples` and `nonfinite`.
-
-        A line that storage refuses is lost, which is logged and no error.
+            values: numbers by name.
 
         Returns:
             False if a line at or after `samples` is already there; nothing is written then.
+
+        Raises:
+            ValueError: a number is named `samples` or `nonfinite`.
         """
         for name in RESERVED:
             if name in values:
@@ -67,7 +70,7 @@ class MetricsWriter:
             for name, number in numbers.items():
                 scalar = summary.scalar(name, number)
                 self._events.write_event(Event(wall_time=time.time(), step=samples, summary=scalar))
-            # Events first: a kill in between leaves one twice, the other way round it would be lost.
+            # Events first: a kill in between then leaves an event twice. Otherwise it would be lost.
             self._events.flush()
             self._append(_line(samples, numbers))
         except OSError as error:
@@ -76,7 +79,7 @@ class MetricsWriter:
         return True
 
     def close(self) -> None:
-        """Puts everything on disk, as far as storage takes it."""
+        """Puts everything on disk that storage accepts."""
         os.fsync(self._file.fileno())
         self._file.close()
         try:
@@ -86,7 +89,7 @@ class MetricsWriter:
 
     def _append(self, line: bytes) -> None:
         begin = self._file.seek(0, os.SEEK_END)
-        # Unbuffered: enough for a killed process; only a killed machine needs the fsync.
+        # The file is unbuffered, so that a kill loses nothing; only a crash of the machine needs fsync.
         if self._file.write(line) != len(line):
             self._file.truncate(begin)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -96,7 +99,7 @@ class MetricsWriter:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The complete lines of a run's metrics.jsonl, also while it is being written."""
+    """The complete lines of a run's metrics.jsonl; another process may be writing to it."""
     path = pathlib.Path(workdir) / 'metrics.jsonl'
     if not path.exists():
         return []
@@ -112,7 +115,7 @@ def _line(samples: int, numbers: Mapping[str, float]) -> bytes:
 
 
 def _repair(path: pathlib.Path) -> int:
-    """Cuts off a torn last line and returns the sample count of the last whole one, -1 without any."""
+    """Cuts off a torn last line. Returns the samples of the last complete line, or -1 if there is none."""
     if not path.exists():
         return -1
     content = path.read_bytes()

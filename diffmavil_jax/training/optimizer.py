@@ -1,4 +1,4 @@
-"""AdamW, and a learning rate that is a function of samples seen."""
+"""AdamW, learning rates by layer, and a learning rate that is a function of samples seen."""
 
 from __future__ import annotations
 
@@ -12,32 +12,38 @@ from jaxtyping import Array, Bool, Float
 
 from diffmavil_jax.config.training import OptimizerConfig
 
-Scales = Callable[[Any], Any]  # from parameters to a factor of the learning rate for each
+Scales = Callable[[Any], Any]  # from parameters to a factor of the learning rate for each of them
 
 
 def make_optimizer(
     config: OptimizerConfig, scales: Scales | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW (Loshchilov and Hutter 2019) up to the learning rate, which the step multiplies in.
+    """AdamW (Loshchilov and Hutter 2019) without the learning rate, which the step multiplies in.
 
-    Its update is told whether the gradients are `finite`: if not, it leaves its state as it was.
+    Args:
+        config: its numbers.
+        scales: factors of the learning rate; all are 1 without it.
+
+    Returns:
+        An optimizer whose `update` is told whether the gradients are `finite`. If they are not, it
+        leaves its state as it was.
     """
-    parts = [
+    transforms = [
         _scale_by_adam(config.b1, config.b2, config.epsilon),
         optax.add_decayed_weights(config.weight_decay, mask=_is_kernel),
     ]
     if config.clip_norm > 0:
-        parts.insert(0, optax.clip_by_global_norm(config.clip_norm))
+        transforms.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if scales is not None:
-        parts.append(optax.stateless(lambda u, params: jax.tree.map(jnp.multiply, u, scales(params))))
-    return optax.chain(*parts)
+        transforms.append(optax.stateless(lambda u, params: jax.tree.map(jnp.multiply, u, scales(params))))
+    return optax.chain(*transforms)
 
 
 def _scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransformationExtraArgs:
-    """`optax.scale_by_adam`, whose moments are selected before the update is computed from them.
+    """`optax.scale_by_adam` that chooses between new and old moments before it computes the update.
 
-    If the caller selects the new state or the old one, both are needed until the update is there, and XLA
-    copies the moments that it could have overwritten: the whole update took a third longer on a CPU.
+    If the caller chose afterwards, XLA would need both until the update is there, and would copy the
+    moments instead of overwriting them. CPU: the whole update took a third longer.
     """
     adam = optax.scale_by_adam(b1, b2, epsilon)
 
@@ -58,21 +64,21 @@ def _scale_by_adam(b1: float, b2: float, epsilon: float) -> optax.GradientTransf
 
 
 def if_finite(finite: Bool[Array, ''] | bool, new: Any, old: Any) -> Any:
-    """The new values of a tree, or, where gradients were not finite, the old ones."""
+    """The new values of a tree if the gradients were finite, else the old ones."""
     return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
 
 def layer_decay(decay: float, depth: int, fusion_depth: int, new: tuple[str, ...], *, frozen: bool) -> Scales:
     """Learning rates that fall by `decay` with each layer towards the input (BEiT; AudioMAE, table 6).
 
-    Patches and tokens are layer 0, the encoders' blocks 1 to `depth`, those of the fusion follow,
-    and what is new is above all.
+    Patches and tokens are layer 0, and the encoders' blocks are layers 1 to `depth`. The fusion's blocks
+    follow. New parameters are the top layer.
 
     Args:
         decay: factor from a layer to the one below it.
         depth: layers of an encoder.
         fusion_depth: layers of the fusion encoder; 0 without one.
-        new: how the names of parameters begin that have no pretrained value.
+        new: name prefixes of parameters that have no pretrained value.
         frozen: whether all others stay as they are.
     """
     top = depth + fusion_depth + 1
@@ -108,7 +114,10 @@ def learning_rate(config: OptimizerConfig, total_samples: int) -> Callable[[Any]
 
 
 def _is_kernel(params: Any) -> Any:
-    """Biases, norms and tokens don't decay. Stacked layers give them two axes, so names decide."""
+    """Which parameters decay: not biases, norms and tokens.
+
+    Names decide, because in stacked layers biases and norms have two axes as well.
+    """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jax.tree_util.keystr(path[-1:]) == "['kernel']", params
     )

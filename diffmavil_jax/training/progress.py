@@ -47,16 +47,16 @@ def progress_line(progress: Progress) -> str:
 
 
 class ProgressPrinter:
-    """Prints progress lines: rewritten in place on a terminal, else one below the other.
+    """Prints progress lines, in place on a terminal, else one below the other.
 
     Args:
-        stream: where to; standard output by default.
+        stream: standard output by default.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._in_place = self._stream.isatty()
-        self._shown = 0  # width of the line that the cursor is in
+        self._shown = 0  # width of the line that the cursor stands in
 
     def show(self, progress: Progress) -> None:
         """Prints one line."""
@@ -67,21 +67,21 @@ class ProgressPrinter:
         if not self._in_place:
             print(line, file=self._stream, flush=True)
             return
-        # One column less than there is: a full line makes some terminals wrap.
+        # One column is left free: some terminals wrap a full line.
         line = line[: max(1, shutil.get_terminal_size().columns - 1)]
-        # Blanks over what a longer line left behind.
+        # Blanks overwrite the rest of a longer line.
         print('\r' + line.ljust(self._shown), end='', file=self._stream, flush=True)
         self._shown = len(line)
 
     def end(self) -> None:
-        """Moves below the line, so that something else can be printed; `show` may follow."""
+        """Moves below the line, so that something else can be printed; `show` may follow later."""
         if self._shown:
             print(file=self._stream, flush=True)
             self._shown = 0
 
 
 def _short(value: float) -> str:
-    """Two significant digits, or all before the point."""
+    """Two significant digits, or all digits before the point."""
     return f'{value:.0f}' if abs(value) >= 10 else _without_zero(f'{value:.2g}')
 
 

@@ -1,4 +1,4 @@
-"""When a run is told to stop."""
+"""The signals that tell a run to stop."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jax.experimental import multihost_utils
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C set it; a second Ctrl-C interrupts at once.
+    """Is set by SIGTERM and by Ctrl-C; a second Ctrl-C interrupts at once.
 
-    With several processes, SIGTERM to any of them (a pod's notice that it is preempted) is left
-    to JAX, which makes them all stop before the same step.
+    Where there are several processes, JAX handles SIGTERM (a pod's notice of preemption): it makes all
+    processes stop before the same step, whichever of them was told.
     """
 
     def __init__(self) -> None:
@@ -26,11 +26,11 @@ class StopSignal:
         self._steps = 0
 
     def is_set(self) -> bool:
-        """Whether this process, which is alone, was told to stop."""
+        """Whether this process was told to stop; only ever true of a process that is alone."""
         return self._event.is_set() and not self._together
 
     def before_step(self) -> bool:
-        """Whether to stop before the next step; asked once a step, by every process."""
+        """Whether to stop before the next step; every process must ask once a step."""
         self._steps += 1
         if self._together:
             return multihost_utils.reached_preemption_sync_point(self._steps)
@@ -52,5 +52,5 @@ class StopSignal:
         self._event.set()
         if self._together:
             os.kill(os.getpid(), signal.SIGTERM)
-        # print is not safe inside a signal handler: the main thread may be inside one.
+        # Not print, which is not safe in a signal handler: the main thread may be printing.
         os.write(2, b'\nstopping: saving a checkpoint ...\n')

@@ -1,4 +1,4 @@
-"""Ends a process that is stuck, so that a scheduler can start it again."""
+"""A watchdog that ends a process that is stuck, so that a scheduler can start it again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import TracebackType
 
 
 class Watchdog:
-    """Prints the stacks of all threads and exits with code 1 where training takes too long.
+    """Prints the stacks of all threads and exits with code 1 when training takes too long.
 
-    A reader of clips, a collective or the storage may hang, and hold the interpreter's lock while
-    it does: the standard library's own timer works even then.
+    A reader of clips, a collective or the storage may hang, and may hold the interpreter's lock
+    meanwhile. faulthandler's timer works even then.
 
     Args:
-        step_minutes: that a step may take; 0: as long as it takes.
-        pause_minutes: that what comes between two steps may take, likewise.
+        step_minutes: the longest that a step may take; 0 means no limit.
+        pause_minutes: the longest that anything between two steps may take; 0 means no limit.
     """
 
     def __init__(self, step_minutes: float, pause_minutes: float) -> None:
@@ -24,14 +24,14 @@ class Watchdog:
         self._armed = -math.inf
 
     def step(self) -> None:
-        """A step begins."""
-        # Arming it starts a thread: not at every one of a thousand steps a second.
+        """Call it when a step begins."""
+        # Arming the timer starts a thread, which is too much for each of a thousand steps a second.
         if time.monotonic() - self._armed > min(1.0, self._step_s / 10):
             self._arm(self._step_s)
             self._armed = time.monotonic()
 
     def pause(self) -> None:
-        """Something begins that takes longer than a step: an evaluation, a save, compiling."""
+        """Call it when something longer than a step begins: an evaluation, a checkpoint, compiling."""
         self._arm(self._pause_s)
         self._armed = -math.inf
 
