@@ -1,4 +1,4 @@
-"""Classification as a task: labels, what is pretrained and what is new, validation and test."""
+"""Classification as a task: its splits and labels, and which parameters are pretrained."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from diffmavil_jax.tasks.pretraining import clip_shapes
 from diffmavil_jax.tasks.reports import classification as report
 from diffmavil_jax.tasks.reports.facts import Facts
 from diffmavil_jax.tasks.task import Task
-from diffmavil_jax.training.optimizer import layer_decay, make_optimizer
+from diffmavil_jax.training.optimizer import Scales, layer_decay, make_optimizer
 from diffmavil_jax.training.state import TrainState
 
-_MOMENT_CLIPS = 2_048  # at most, that the moments of a probe's features are of
+_MOMENT_CLIPS = 2_048  # at most; the moments of a probe's features are measured on them
 
 
 def classification_task(config: Config, plan: Plan, sources: Sources, workdir: pathlib.Path) -> Task:
     """Trains on labels, from config.init if it is given; measures validation clips, then test clips.
 
     Raises:
-        ConfigError: config.init can't be started from.
+        ConfigError: the run can't start from config.init.
         DataError: the clips lack a modality or labels.
     """
     finetune = config.finetune
@@ -45,26 +45,16 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
     new = _new_parts(config)
     require_modalities([sources.train, sources.held_out], finetune.modalities, 'Classification')
     train, validation, test = split(config, sources)
-    classes = len(train.label_names)
     objective = ClassificationObjective(
-        config, classes, multi_label=train.multi_label, time_steps=_time_steps(config)
+        config, len(train.label_names), multi_label=train.multi_label, time_steps=_time_steps(config)
     )
     predict = jax.jit(objective.probabilities)
-    options = {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
+    options = _reading(config)
     suites = {
         name: ClassifierSuite(predict, source, **options)
         for name, source in (('validation', validation), ('test', test))
         if source is not None
     }
-    frozen = finetune.probe != 'none'
-    vit, both = config.model.vit, finetune.modality == 'both'
-    scales = layer_decay(
-        finetune.layer_decay if config.loaded else 1.0,
-        vit.depth,
-        config.model.fusion_layers if both else 0,
-        NEW,
-        frozen=frozen,
-    )
 
     def start(state: TrainState) -> TrainState:
         if config.loaded:
@@ -76,13 +66,13 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         del initial
         return report.write(config, plan, suites, sources, state.evaluated, workdir, facts)
 
-    watched = suites.get('validation')
+    target = {'target': ((len(train.label_names),), jnp.float32)}
     return Task(
         objective=objective,
-        optimizer=make_optimizer(config.optimizer, scales),
+        optimizer=make_optimizer(config.optimizer, _learning_rates(config)),
         source=_drawn_from(config, train),
-        batch=clip_shapes(config, finetune.modalities) | {'target': ((classes,), jnp.float32)},
-        evaluate=watched if watched is not None else lambda params: {},
+        batch=clip_shapes(config, finetune.modalities) | target,
+        evaluate=suites['validation'] if validation is not None else lambda params: {},
         best_metric='eval/map' if train.multi_label else 'eval/top1',
         start=start,
         finish=finish,
@@ -96,7 +86,7 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
 
 
 def split(config: Config, sources: Sources) -> tuple[ClipSource, ClipSource | None, ClipSource]:
-    """Training, validation and test clips with their targets; validation is a part of the training split.
+    """Training, validation and test clips with their targets; validation clips are held out of training.
 
     Raises:
         DataError: a class has too few clips, or the test clips have a class that training does not.
@@ -122,23 +112,40 @@ def split(config: Config, sources: Sources) -> tuple[ClipSource, ClipSource | No
 
 
 def describe(config: Config, train: ClipSource, validation: ClipSource | None, test: ClipSource) -> str:
-    """What is trained on and measured, in a sentence."""
-    parts = [f'{len(train):,} training']
+    """A sentence that says what is trained on and measured."""
+    counts = [f'{len(train):,} training']
     if validation is not None:
-        parts.append(f'{len(validation):,} validation')
-    parts.append(f'{len(test):,} test clips')
+        counts.append(f'{len(validation):,} validation')
+    counts.append(f'{len(test):,} test clips')
     origin = f'from {config.loaded}' if config.loaded else 'from scratch'
     crop = f'one crop of {config.data.seconds:g} s'
     if 'video' in config.finetune.modalities:
         crop += f' with {config.data.frames} pictures'
-    counts = ' and '.join([', '.join(parts[:-1]), parts[-1]])
-    return f'{counts} of {len(train.label_names)} classes, {origin}; {crop} of each.'
+    clips = ' and '.join([', '.join(counts[:-1]), counts[-1]])
+    return f'{clips} of {len(train.label_names)} classes, {origin}; {crop} of each.'
+
+
+def _reading(config: Config) -> dict[str, int]:
+    """How clips are read when they are measured."""
+    return {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
+
+
+def _learning_rates(config: Config) -> Scales:
+    """A factor of the learning rate for each parameter: by layer, and 0 under a probe."""
+    finetune, model = config.finetune, config.model
+    return layer_decay(
+        finetune.layer_decay if config.loaded else 1.0,
+        model.vit.depth,
+        model.fusion_layers if finetune.modality == 'both' else 0,
+        NEW,
+        frozen=finetune.probe != 'none',
+    )
 
 
 def _standardized(
     state: TrainState, objective: ClassificationObjective, train: ClipSource, options: Mapping[str, int]
 ) -> TrainState:
-    """The state with the moments of the features of training clips."""
+    """The state with the mean and deviation of the features of some training clips."""
     features = jax.jit(objective.features)
     functions = {'probe': lambda batch: {'features': features(state.params, batch)}}
     rows = extract(functions, train, spread(len(train), _MOMENT_CLIPS), **options)['probe']['features']
@@ -154,7 +161,7 @@ def _standardized(
 
 
 def _seen_before(config: Config) -> str:
-    """What to say of parameters that labels were used for."""
+    """A warning if config.init was itself trained on labels, else nothing."""
     if not config.loaded or open_network(config.loaded).stored.objective != 'classification':
         return ''
     return (
@@ -168,10 +175,10 @@ def _drawn_from(config: Config, train: ClipSource) -> ClipSource:
 
 
 def _new_parts(config: Config) -> tuple[str, ...]:
-    """The fusion, where both modalities are classified and what is started from has none.
+    """The parts that config.init lacks: the fusion, if both modalities are classified.
 
     Raises:
-        ConfigError: an encoder is not there.
+        ConfigError: config.init lacks an encoder.
     """
     missing = missing_parts(config.loaded)
     for modality in config.finetune.modalities:
@@ -184,7 +191,7 @@ def _new_parts(config: Config) -> tuple[str, ...]:
 
 
 def _time_steps(config: Config) -> dict[str, float]:
-    """Between neighbouring positions, in those of the run that is started from."""
+    """The distance of neighbouring positions in time, by modality, in units of the pretrained network's."""
     steps = {'audio': 1.0, 'video': 1.0}
     if not config.init or config.finetune.positions == 'extend':
         return steps

@@ -1,4 +1,4 @@
-"""The runs of a cross-validation."""
+"""The configs of a cross-validation, one for each fold."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from diffmavil_jax.config.tree import ConfigError
 
 
 def folds(config: Config) -> list[tuple[str, Config]]:
-    """The runs of a cross-validation, by name: each of config.finetune.folds is tested once.
+    """The name and the config of each run of a cross-validation: each fold is tested once.
 
     Raises:
-        ConfigError: the data are not prepared ones, or lack a fold.
+        ConfigError: the clips are not of prepared datasets, or a dataset lacks a fold.
     """
     names = config.finetune.folds
     if config.data.source != 'tfds':
@@ -20,7 +20,7 @@ def folds(config: Config) -> list[tuple[str, Config]]:
             f'config.finetune.folds = {",".join(names)!r}: must be empty with data.source='
             f'{config.data.source}; only prepared datasets have splits by name.'
         )
-    from diffmavil_jax.data.prepared.dataset import open_prepared  # TFDS takes a second to import
+    from diffmavil_jax.data.prepared.dataset import open_prepared  # importing TFDS takes a second
 
     for path in config.data.datasets:
         dataset = open_prepared(path)

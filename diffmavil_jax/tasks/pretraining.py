@@ -1,4 +1,4 @@
-"""Pretraining as a task: what it learns from, how it is measured and reported."""
+"""Pretraining, stage 1 or 2, as a task: how it starts, is measured and reported."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from diffmavil_jax.training.state import TrainState
 
 
 def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: pathlib.Path) -> Task:
-    """Masked reconstruction and contrast of both modalities.
+    """Masked reconstruction (or, in stage 2, the teacher's features) and contrast of both modalities.
 
     Raises:
-        ConfigError: config.init can't be started from.
+        ConfigError: the run can't start from config.init or config.teacher.
         DataError: the clips lack a modality.
     """
     missing = missing_parts(config.loaded)
@@ -63,6 +63,7 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
 
 
 def _negatives(config: Config) -> str:
+    """What microbatches change in the contrastive loss; empty without them."""
     count, size = config.batch.microbatches, config.batch.size
     if count == 1:
         return ''
@@ -73,6 +74,6 @@ def _negatives(config: Config) -> str:
 
 
 def clip_shapes(config: Config, modalities: tuple[str, ...]) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Shapes and dtypes of a clip's arrays in a batch."""
+    """Shape and dtype of each of a clip's arrays in a batch."""
     shapes = ClipSpec.of(config.data).shapes
     return {ARRAYS[m]: shapes[ARRAYS[m]] for m in modalities} | {'position': ((), jnp.int32)}

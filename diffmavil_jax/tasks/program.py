@@ -1,4 +1,4 @@
-"""A task as compiled steps and batches: one program for each run."""
+"""A task as a program: its state, its step for each bucket, and its batches on the mesh."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ from diffmavil_jax.training.optimizer import learning_rate
 from diffmavil_jax.training.state import TrainState, abstract_and_init
 from diffmavil_jax.training.step import make_step
 
-# From samples seen to the batches that follow on the mesh, each with the names of its clips.
+# From samples seen to the batches that follow, on the mesh, each with the names of its clips.
 Batches = Callable[[int], Iterator[tuple[dict[str, jax.Array], list[str]]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """The state's shapes, how to make it, and its step for the bucket of an index."""
+    """The state and the steps of a run.
+
+    Attributes:
+        abstract: shapes and shardings of the state.
+        init: makes the initial state.
+        trace: from the index of a bucket to its traced step.
+    """
 
     abstract: TrainState
     init: Callable[[], TrainState]
     trace: Callable[[int], jax.stages.Traced]
 
     def lower(self, index: int) -> jax.stages.Lowered:
+        """The lowered step of a bucket."""
         return self.trace(index).lower()
 
 
 def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Program:
-    """Objective and optimizer as the steps of all buckets; the devices of the mesh need not be attached."""
+    """Objective and optimizer as steps of all buckets; the devices of the mesh need not be attached."""
     schedule = learning_rate(config.optimizer, plan.total_samples)
 
     def init_params(key: jax.Array) -> tuple[Any, Any]:
@@ -59,7 +66,7 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
             microbatches=config.batch.microbatches,
             ema_decay=config.finetune.ema_decay,
         )
-        # Pinned, or XLA may choose another layout for what the next step takes.
+        # Pinned: otherwise XLA may choose another layout than the next step expects.
         layout = (jax.tree.map(lambda leaf: leaf.sharding, abstract), None)
         jitted = jax.jit(step, donate_argnums=0, out_shardings=layout)
         with constrained(mesh):
@@ -69,7 +76,7 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
 
 
 def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Batches:
-    """What this process reads of the batches."""
+    """Reads this process's part of the batches."""
     host, count = hosts.share_of_batch(mesh)
     loader = Loader(
         task.source,
@@ -90,7 +97,7 @@ def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
 
 
 def abstract_batch(task: Task, mesh: jax.sharding.Mesh, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a batch on the mesh."""
+    """Shapes, dtypes and shardings of a batch on the mesh."""
     return {
         name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=batch_sharding(mesh))
         for name, (shape, dtype) in task.batch.items()
@@ -98,7 +105,7 @@ def abstract_batch(task: Task, mesh: jax.sharding.Mesh, batch_size: int) -> dict
 
 
 def token_counts(bucket: Bucket) -> dict[str, TokenCounts]:
-    """The static mask sizes of a bucket."""
+    """How many tokens of each modality are visible and decoded in a bucket."""
     return {
         'audio': TokenCounts(bucket.audio_tokens, bucket.audio_decoded),
         'video': TokenCounts(bucket.video_tokens, bucket.video_decoded),

@@ -1,4 +1,4 @@
-"""Stage 2 as a pretraining run: its objective, and the teacher that it starts with."""
+"""Stage 2 of pretraining: its objective, and the teacher that it starts with."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SHARED = (
 
 
 def make_objective(config: Config) -> PretrainingObjective:
-    """Of a pretraining run, stage 1 or 2.
+    """The objective of a pretraining run (stage 1 or 2).
 
     Raises:
-        ConfigError: config.teacher is no run, or sees other tokens than this one.
+        ConfigError: config.teacher is not a run, or its tokens are not those of this run.
     """
     if config.objective != 'stage2':
         return PretrainingObjective(config)
@@ -49,7 +49,7 @@ def make_objective(config: Config) -> PretrainingObjective:
 
 
 def with_teacher(state: TrainState, config: Config) -> TrainState:
-    """The state with the teacher's parameters; as it is in stage 1."""
+    """The state with the teacher's parameters; in stage 1, the state as it is."""
     if config.objective != 'stage2':
         return state
     loaded = open_network(config.teacher).params

@@ -1,4 +1,4 @@
-"""What a run is for: the parts in which pretraining and classification differ."""
+"""A task: the parts in which pretraining and classification differ."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Everything that a run needs besides the plan, the mesh and the stores.
+    """Everything that a run needs besides plan, mesh and stores.
 
     Attributes:
         objective: what is minimised.
-        optimizer: for its parameters.
+        optimizer: of the objective's parameters.
         source: training clips.
-        batch: shapes and dtypes of one clip in a batch, by name.
-        evaluate: measures parameters inside the loop.
-        best_metric: the name, among what it measures, that ranks checkpoints.
-        start: from freshly initialised parameters to those that training begins with.
+        batch: shape and dtype of each array of a clip in a batch, by name.
+        evaluate: measures parameters while the run trains.
+        best_metric: name of the score of `evaluate` that ranks checkpoints.
+        start: from the initialised state to the state that training begins with.
         keep_ema: whether an exponential moving average (EMA) of the parameters is kept.
-        notes: to be said at the start.
-        finish: measures the trained state and writes the report; can make the initial state again.
-        select_best: whether the state to finish with is the best checkpoint's, not the last's.
+        notes: sentences that are printed at the start.
+        finish: measures the trained state and writes the report, whose path it returns. It is given a
+            function that makes the initial state again.
+        select_best: whether the run finishes with the state of the best checkpoint, not with the last state.
     """
 
     objective: Objective
