@@ -181,11 +181,11 @@ def our_step(model: OurAutoencoder, params: Any, batch: Batch) -> Callable[[], f
     compiled = jax.jit(step, donate_argnums=(0, 1))
     carried = [jax.tree.map(jnp.copy, params), optimizer.init(params)]
 
-    def run() -> float:
+    def timed_step() -> float:
         carried[0], carried[1], loss = compiled(*carried)
         return float(jax.block_until_ready(loss))
 
-    return run
+    return timed_step
 
 
 def torch_step(model: TorchAutoencoder, batch: Batch) -> Callable[[], float]:
@@ -195,14 +195,14 @@ def torch_step(model: TorchAutoencoder, batch: Batch) -> Callable[[], float]:
     target = torch.gather(patches, 1, masked[..., None].expand(-1, -1, PATCH_DIM))
     optimizer = torch.optim.AdamW(model.parameters(), RATE, BETAS, weight_decay=0.05, fused=True)
 
-    def run() -> float:
+    def timed_step() -> float:
         optimizer.zero_grad(set_to_none=True)
         loss = torch.nn.functional.mse_loss(model(patches, visible, masked), target)
         loss.backward()
         optimizer.step()
         return float(loss.detach())
 
-    return run
+    return timed_step
 
 
 def serve_ours(pipe: Connection, sizes: Sizes, batch: Batch) -> None:

@@ -66,7 +66,7 @@ def measure(
     video = config.video
 
     @jax.jit
-    def run(params, batch):
+    def reconstruct(params, batch):
         patches = to_patches(batch, config)
         views, samples = sample_masked(objective, params, patches, batch['position'], visible, steps)
         return {m: (take_tokens(patches[m], views[m].decoded), samples[m]) for m in MODALITIES}
@@ -78,7 +78,7 @@ def measure(
 
     sums: dict[str, tuple[BandEnergies, BandEnergies]] = {}
     for batch, clips in batches(source, indices, config.evaluation.batch_size, config.data.threads):
-        for modality, arrays in jax.device_get(run(params, batch)).items():
+        for modality, arrays in jax.device_get(reconstruct(params, batch)).items():
             target, made = (x[: len(clips)] for x in arrays)
             new = energies(modality, target, made), energies(modality, made, made)
             old = sums.get(modality)

@@ -40,7 +40,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = f'--config.parallel.compilation_cache={folder}/cache'
         for state in ('none', 'on disk'):
-            first_s, steps_s, change = run(options.config, pathlib.Path(folder, state), [cache, *flags])
+            first_s, steps_s, change = timed_start(
+                options.config, pathlib.Path(folder, state), [cache, *flags]
+            )
             median = statistics.median(steps_s)
             slowest = max(steps_s[change - _AROUND : change + _AROUND])
             print(
@@ -50,7 +52,7 @@ def main() -> None:
             )
 
 
-def run(config: str, workdir: pathlib.Path, flags: list[str]) -> tuple[float, list[float], int]:
+def timed_start(config: str, workdir: pathlib.Path, flags: list[str]) -> tuple[float, list[float], int]:
     """Seconds to the first line and of each later step, and which of these begins the second bucket."""
     command = [sys.executable, 'main.py', f'--config={config}', f'--workdir={workdir}', *flags]
     began = time.perf_counter()
