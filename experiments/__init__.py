@@ -1,1 +1,1 @@
-"""Scripts that measure and draw; their results are in README.md beside them."""
+"""Scripts that measure and draw; README.md and results/ have what they gave."""

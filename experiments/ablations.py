@@ -83,7 +83,7 @@ TABLES: dict[str, dict[str, Fields]] = {
     },
 }
 
-# Column -> the numbers whose mean it is, and a factor.
+# Column -> the numbers that it is the mean of, and a factor.
 COLUMNS: dict[str, tuple[tuple[str, ...], float, int]] = {
     'R@10, %': (('retrieval/a2v/r10', 'retrieval/v2a/r10'), 100, 1),
     'probe, sound, %': (('probe/audio/top1',), 100, 1),
@@ -96,7 +96,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], float, int]] = {
 
 
 def main() -> None:
-    """Trains what is not there yet and fits into the time; prints the tables, and writes them below --out."""
+    """Trains the missing cells as far as the time allows; prints the tables and writes them below --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--minutes', type=float, default=20.0, help='no cell begins that would end later')
     parser.add_argument('--samples', type=int, default=3_000, help='clips of each training')
@@ -136,12 +136,12 @@ def make_config(fields: Fields, samples: int, seed: int) -> Config:
 
 
 def name_of(fields: Fields) -> str:
-    """Of a cell's folder."""
+    """The name of a cell's folder."""
     return ','.join(f'{field}={value}' for field, value in fields.items()) or 'default'
 
 
 def table(title: str, rows: dict[str, Fields], results: dict[str, list[cells.Numbers]]) -> str:
-    """Markdown; what the time did not suffice for is a dash."""
+    """A table as Markdown; cells that there was no time for have a dash."""
     lines = [[title, 'seeds', 'GMAC of a run', *COLUMNS], ['---'] * (3 + len(COLUMNS))]
     for row, fields in rows.items():
         numbers = results.get(name_of(fields), [])

@@ -43,7 +43,7 @@ Batch = tuple[np.ndarray, ...]  # patches, and the indices of visible and of mas
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Of the autoencoder; the defaults are a ViT-Ti of four layers on 10 s of sound."""
+    """Sizes of the autoencoder; the defaults are a ViT-Ti of four layers on 10 s of sound."""
 
     grid: tuple[int, int]
     visible: int
@@ -129,7 +129,7 @@ class TorchAutoencoder(torch.nn.Module):
 
 
 def copy_parameters(params: dict[str, Any], model: TorchAutoencoder) -> None:
-    """Gives PyTorch's network the parameters of ours."""
+    """Copies our parameters into PyTorch's network."""
 
     def put(target: torch.Tensor, *values: Any) -> None:
         joined = np.concatenate([np.asarray(v) for v in values], axis=-1)
@@ -206,7 +206,7 @@ def torch_step(model: TorchAutoencoder, batch: Batch) -> Callable[[], float]:
 
 
 def serve_ours(pipe: Connection, sizes: Sizes, batch: Batch) -> None:
-    """Ours in a process of its own: sends its parameters, then times as many steps as the other side says."""
+    """Runs our network in its own process: sends its parameters, then times as many steps as told."""
     keep_freed_memory()  # as main.py does
     model = OurAutoencoder(sizes)
     params = nn.unbox(model.init(jax.random.key(0), *batch)['params'])
@@ -215,8 +215,8 @@ def serve_ours(pipe: Connection, sizes: Sizes, batch: Batch) -> None:
 
 
 def serve_torch(pipe: Connection, sizes: Sizes, batch: Batch) -> None:
-    """PyTorch's in a process of its own, from parameters that it is sent."""
-    keep_freed_memory()  # it gains from that too
+    """Runs PyTorch's network in a process of its own, with the parameters that it receives."""
+    keep_freed_memory()  # PyTorch gains from it too
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = TorchAutoencoder(sizes)
     copy_parameters(pipe.recv(), model)

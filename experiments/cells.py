@@ -40,10 +40,9 @@ _NUMBERS = 'numbers.json'
 
 
 def pretrain(config: Config, folder: pathlib.Path) -> Numbers:
-    """Pretrains, and measures everything that the suite does, by flat name.
+    """Pretrains, and returns every number of the evaluation suite by flat name.
 
-    `clips`, `macs` and `train_s` are besides: clips seen, multiply-accumulates of a forward pass of
-    all of them, and seconds.
+    Besides: `clips` seen, `macs` of a forward pass of all of them, and `train_s` in seconds.
 
     Raises:
         ValueError: the folder has the numbers of another config.
@@ -63,7 +62,7 @@ def pretrain(config: Config, folder: pathlib.Path) -> Numbers:
 
 
 def finetune(config: Config, folder: pathlib.Path) -> Numbers:
-    """Trains on labels; the scores of the test clips, their mean where there are folds."""
+    """Trains on labels, and returns the scores of the test clips: their mean where there are folds."""
     known = _known(config, folder)
     if known is not None:
         return known
@@ -78,7 +77,7 @@ def on_this_machine(config: Config) -> Config:
 
 
 def mean(parts: list[Numbers]) -> Numbers:
-    """Of each number, over parts that all have it."""
+    """The mean of each number over the parts, which all have it."""
     return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
 
 
@@ -109,12 +108,12 @@ def _train(config: Config, task: Task, plan: Plan) -> tuple[TrainState, float]:
             if metrics['skipped'][0] > 0:
                 raise FloatingPointError(f'{config.name}: the loss is not finite.')
         seconds += time.perf_counter() - began
-    jax.clear_caches()  # a hundred cells' steps would fill the memory
+    jax.clear_caches()  # the steps of a hundred cells would fill the memory
     return state, seconds
 
 
 def is_finished(folder: pathlib.Path) -> bool:
-    """Whether its numbers are there."""
+    """Whether the folder has the numbers of a cell."""
     return (folder / _NUMBERS).exists()
 
 
@@ -155,7 +154,7 @@ class Remembered:
 
 @functools.lru_cache(maxsize=1)
 def _sources(data: DataConfig, seed: int) -> Sources:
-    # Of the other sections, none matters to a pretraining's clips.
+    # No other section changes the clips of a pretraining.
     fewest = EvaluationConfig(retrieval_clips=2)
     sources = open_sources(Config(data=data, seed=seed, evaluation=fewest))
     return dataclasses.replace(
@@ -164,7 +163,7 @@ def _sources(data: DataConfig, seed: int) -> Sources:
 
 
 def with_samples(config: Config, samples: int) -> Config:
-    """The same, as long; its warm-up keeps its share."""
+    """The same config with another length; the warm-up keeps its share."""
     share = config.optimizer.warmup_samples / config.train.samples
     return dataclasses.replace(
         config,

@@ -134,7 +134,7 @@ def with_opencv() -> Callable[[Job], Decoded]:
 
 
 def peers() -> dict[str, Peer]:
-    """Those that are installed, by name."""
+    """The peers that are installed, by name."""
     makers: dict[str, tuple[Callable[[], Callable[[Job], Decoded]], bool]] = {
         'torchcodec, exact': (lambda: with_torchcodec('exact'), True),
         'torchcodec, approximate': (lambda: with_torchcodec('approximate'), True),
@@ -188,7 +188,7 @@ def timed(decode: Callable[[Job], Decoded], job: Job) -> tuple[float, Decoded]:
 
 
 def difference(result: Decoded, reference: Decoded) -> str:
-    """How far a result is from the reference: grey levels, and by how many ms its sound is late."""
+    """The distance of a result from the reference: in grey levels, and in ms by which its sound is late."""
     levels = np.abs(result[1].astype(int) - reference[1]).mean()
     if result[0] is None or reference[0] is None:
         return f'{levels:.1f}'

@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def _recipe(samples: int, learning_rate: float, batch: int) -> dict[str, Any]:
-    """For the demo's small network and minutes; mixing clips or hiding tokens slows it more than it helps."""
+    """The recipe for the demo's small network: mixed clips and hidden tokens slow it more than they help."""
     return {
         'train.samples': samples,
         'optimizer.warmup_samples': samples // 10,
@@ -48,7 +48,7 @@ ESC10 = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two trainings that differ in where their parameters come from."""
+    """Two trainings that differ in the origin of their parameters."""
 
     variant: str  # of configs/finetune.py, and the name of the prepared set
     fields: Mapping[str, Any]  # of the config
@@ -75,7 +75,7 @@ COMPARISONS = {
 
 
 def main() -> None:
-    """Trains what is not there yet and prints the table."""
+    """Trains the missing cells and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--init', required=True, type=pathlib.Path, help='a pretraining run')
     parser.add_argument('--data', required=True, type=pathlib.Path, help='the folder of the prepared sets')
@@ -103,7 +103,7 @@ def spell(scores: np.ndarray) -> str:
 def _accuracies(
     options: argparse.Namespace, name: str, seed: int, origin: tuple[str, ...], extra: list[str]
 ) -> list[float]:
-    """Test accuracy of one run in per cent, of each of its folds where it has some."""
+    """Test accuracy of one run in per cent; of each fold if it has folds."""
     comparison = COMPARISONS[name]
     workdir = (options.out / f'{name}_{"scratch" if origin else "pretrained"}_{seed}').absolute()
     command = [
@@ -118,7 +118,7 @@ def _accuracies(
         *origin,
         *extra,
     ]
-    # A finished one says so, and one with other flags refuses.
+    # A finished run says so; a run with other flags is refused.
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     top1 = json.loads((workdir / 'report' / 'summary.json').read_text())['test']['top1']
     return [100 * score for score in top1.get('folds', [top1.get('value')])]

@@ -64,7 +64,7 @@ class Stage:
 
     @property
     def run_s(self) -> float:
-        """Of the whole run, without evaluation."""
+        """Seconds of the whole run, without evaluation."""
         steps = zip(self.plan.buckets, self.seconds, strict=True)
         return self.compile_s + sum(bucket.steps * statistics.median(times) for bucket, times in steps)
 
@@ -134,7 +134,7 @@ def measure(stages: list[Stage], programs: list[Program], rounds: int, steps: in
 
 
 def numbers(stages: list[Stage]) -> dict[str, Any]:
-    """All that the table is made of."""
+    """The numbers of the table."""
     first = stages[0]
     rows = []
     for stage in stages:
@@ -197,7 +197,7 @@ def table(stages: list[Stage]) -> str:
 
 
 def spell_name(technique: str) -> str:
-    """With a plus where it is added to what is above it."""
+    """The name, with a plus if the row adds to the one above."""
     return technique if technique in ('MAViL', FAST) else f'+ {technique}'
 
 

@@ -30,7 +30,7 @@ from diffmavil_jax.parallel.allocator import keep_freed_memory
 
 
 def cpu_seconds() -> float:
-    """Of this process, and of the workers that have ended."""
+    """CPU seconds of this process and of the workers that have ended."""
     return sum(os.times()[:4])
 
 
@@ -73,7 +73,7 @@ def main() -> None:
         for first in range(0, count - size + 1, size)
     ]
     settings = {'modality': 'both', 'batch_size': size, 'workers': options.workers}
-    # Each with the windows that it computes.
+    # Each way, with the number of windows that it computes.
     ways: dict[str, tuple[int, Callable[[], object]]] = {
         'ready': (
             len(batches) * size,

@@ -8,7 +8,7 @@ from scipy import stats
 
 
 def half_width(values: Float[np.ndarray, ' n']) -> float:
-    """Of Student's t interval of the mean; NaN for a single value."""
+    """Half the width of Student's t interval of the mean; NaN for a single value."""
     if len(values) < 2:
         return float('nan')
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _copies(folder: pathlib.Path, target: pathlib.Path, clips: int, settings: Settings) -> list[pathlib.Path]:
-    """As many files as clips, each of them a copy of a usable file of the folder."""
+    """Copies the usable files of a folder until there are as many files as clips."""
     assert settings.seconds is not None
     usable = []
     for path in sorted(p for p in folder.iterdir() if p.is_file()):

@@ -56,7 +56,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 TEACHERS = {'MAViL, stage 2': 'MAViL', 'DiffMAViL, stage 2': 'DiffMAViL'}
 STAGE_1 = tuple(method for method in METHODS if method not in TEACHERS)
 
-# What is shown: name -> title, factor, digits.
+# The rows of the tables: name -> title, factor, digits.
 _GENERATED = {
     'retrieval/a2v/r10': ('sound to picture among 256, R@10, %', 100, 1),
     'retrieval/v2a/r10': ('picture to sound among 256, R@10, %', 100, 1),
@@ -80,7 +80,7 @@ _FINETUNINGS = {'generated': 3, 'esc10': 1, 'spoken_digit': 3}
 
 
 def main() -> None:
-    """Trains what is not there yet; prints the tables, and writes them and their numbers below --out."""
+    """Trains the missing cells; prints the tables, and writes them and their numbers below --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--dataset', choices=('generated', 'esc10', 'spoken_digit'), default='generated')
     parser.add_argument('--data', type=pathlib.Path, help='the folder of the prepared sets')
@@ -109,7 +109,7 @@ def main() -> None:
 def tables(numbers: dict[str, list[Numbers]], shown: dict[str, tuple[str, float, int]]) -> str:
     """Means with 95 % intervals over seeds, and paired differences to the first method.
 
-    What a method does not have, such as the reconstructions of stage 2, is NaN.
+    A number that a method lacks, such as the reconstruction errors of stage 2, is NaN.
     """
     methods = list(numbers)
 

@@ -60,7 +60,7 @@ def main() -> None:
 def measure(
     config: Config, params: object, source: ClipSource, indices: list[int], steps: Steps
 ) -> list[tuple[BandEnergies, BandEnergies]]:
-    """For sound and picture: the samples beside their targets, and the samples beside themselves."""
+    """Error energies of the samples, and the energies of the samples, for sound and picture."""
     objective = PretrainingObjective(config)
     visible = visible_counts(config, None, '')
     video = config.video

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).parents[1]
 _POLL_S = 0.002
 _AROUND = 5  # steps before and after the change
-# A line for every step, and nothing between two steps that is not one.
+# A line for every step; no evaluation and no save between two steps.
 _FLAGS = (
     '--config.train.log_every_samples=1',
     '--config.evaluation.every_samples=1000000000',
@@ -73,7 +73,7 @@ def timed_start(config: str, workdir: pathlib.Path, flags: list[str]) -> tuple[f
 
 
 def follow(path: pathlib.Path, process: subprocess.Popen[bytes]) -> Iterator[dict[str, float]]:
-    """The lines of a file of JSON as a process writes them."""
+    """Yields the lines of a JSONL file while a process writes them."""
     while not path.exists():
         _wait(process)
     with path.open() as file:

@@ -111,7 +111,7 @@ def parse(value: str) -> Any:
 
 
 def bare_program(config: Config, plan: Plan) -> Program:
-    """The steps of a task whose data are never read."""
+    """The steps of a pretraining task; its data are not read."""
     compute, reason = for_this_machine(config.compute)
     print(f'Attention of {config.name}: {compute.attention}, {reason}')
     config = dataclasses.replace(config, compute=compute)
@@ -197,7 +197,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def seconds_per_clip(plan: Plan, timed: list[Timed], method: str) -> float:
-    """Of the whole run: each bucket's steps at their median."""
+    """Seconds a clip of the whole run: each bucket's steps at their median."""
     entries = [entry for entry in timed if entry.method == method]
     return sum(entry.bucket.steps * entry.median for entry in entries) / plan.total_samples
 

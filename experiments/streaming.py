@@ -101,7 +101,7 @@ def write_dataset(directory: str, folder: str, clips: int, size: int) -> str:
 
 
 def cpu_seconds() -> float:
-    """CPU time so far of this process and the workers that it has now."""
+    """CPU seconds so far of this process and its present workers."""
     total = 0.0
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         times = process.cpu_times()
@@ -121,7 +121,7 @@ def per_item(function: Callable[[Any], Any], items: list[Any], repeats: int = 3)
 
 
 def jpeg_decoders() -> dict[str, Callable[[bytes], Any]]:
-    """Those that are installed, by name; all yield RGB. PyTurboJPEG's wheel holds no decoder."""
+    """The JPEG decoders that are installed, by name; all yield RGB. PyTurboJPEG's wheel holds no decoder."""
     decoders: dict[str, Callable[[bytes], Any]] = {
         'simplejpeg': simplejpeg.decode_jpeg,
         'pillow': lambda jpeg: np.asarray(Image.open(io.BytesIO(jpeg))),

@@ -1,7 +1,7 @@
 """MAViL's step in plain PyTorch, of the same geometry and losses as ours, to compare speed with.
 
-Eager or compiled, autocast to bfloat16, fused attention and fused AdamW. It learns from noise: only its
-time and memory are of interest. Needs the extra: pip install -e '.[torch]'.
+Eager or compiled, autocast to bfloat16, fused attention and fused AdamW. It trains on noise: only its
+time and memory are measured. Needs the extra: pip install -e '.[torch]'.
 """
 
 from __future__ import annotations
