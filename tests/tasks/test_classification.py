@@ -195,7 +195,7 @@ def test_every_fold_is_tested_once(tiny, dataset, tmp_path, capsys):
     assert summary['test']['top1']['std'] == pytest.approx(np.std(folds, ddof=1))
     assert 'top1: mean' in capsys.readouterr().out
     saved = json.loads((tmp_path / 'fold2' / 'config.json').read_text())
-    assert (saved['data']['train_split'], saved['data']['eval_split']) == ('fold1,fold3', 'fold2')
+    assert (saved['data']['train_split'], saved['data']['eval_split']) == (['fold1', 'fold3'], ['fold2'])
 
 
 def test_retrieval_takes_some_clips_of_each_class(dataset, pretrained):
