@@ -5,6 +5,7 @@ import pathlib
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+PRESETS = 'diffmavil_jax.configs'
 BEAM = 'apache-beam>=2.77,<3'
 NOTEBOOK = ['ipykernel>=6.29,<8', 'nbclient>=0.10,<1', 'nbformat>=5.10,<6']
 
@@ -36,7 +37,9 @@ setuptools.setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     python_requires='>=3.11,<3.14',
-    packages=setuptools.find_packages(include=['diffmavil_jax', 'diffmavil_jax.*', 'configs']),
+    # The presets stay at the top of a checkout; a wheel has them as diffmavil_jax.configs.
+    packages=sorted({*setuptools.find_packages(include=['diffmavil_jax', 'diffmavil_jax.*']), PRESETS}),
+    package_dir={PRESETS: 'configs'},
     package_data={'diffmavil_jax.report': ['templates/*.jinja']},
     entry_points={'console_scripts': ['diffmavil = diffmavil_jax.cli:main']},
     install_requires=requirements(),
@@ -49,12 +52,13 @@ setuptools.setup(
             'mypy>=1.18,<3',
             'psutil>=6,<8',
             'pytest>=8.4,<10',
-            'pytest-xdist>=3.6,<4',
+            'pytest-xdist>=3.8,<4',
             'ruff>=0.17,<0.18',  # the formatter's output changes with the minor version
         ],
         'build': [BEAM],  # `diffmavil prepare`
         'tpu': [jax_with('tpu')],
         'cuda': [jax_with('cuda13')],
+        'gcs': ['gcsfs>=2025.3', 'google-cloud-storage>=2.18,<4', 'google-cloud-storage-control>=1.2,<2'],
         'torch': ['torch>=2.6,<3'],
         'notebook': NOTEBOOK,
     },

@@ -83,9 +83,17 @@ def demo_long(config: ConfigDict) -> None:
     config.checkpoint.update(every_minutes=5.0, every_samples=20_000)
 
 
+def _augmented(config: ConfigDict) -> None:
+    """Another start, rectangle and side each time that a clip of real media is drawn."""
+    # Area and flips are those of MAE on pictures and on video; no public code tells MAViL's.
+    config.augmentation.update(random_start=True, crop_min_area=0.5, flip=0.5)
+
+
 def folder(config: ConfigDict) -> None:
     """Your own videos: --config.data.path=DIR; sized for 2 cores and a few hundred clips."""
     _small(config)
+    _augmented(config)
+    config.augmentation.gain = True  # no roll: pictures are as long as the sound, and would not fit it
     config.data.update(source='folder', frame_size=64)
     config.video.update(patch=16, patch_frames=2)
     config.audio.update(front_end='cavmae')
@@ -97,6 +105,9 @@ def folder(config: ConfigDict) -> None:
 def _paper(config: ConfigDict) -> None:
     """MAViL's scale: ViT-B, 10 s of sound, 8 frames of 4 s at 224 x 224."""
     config.data.update(source='tfds', seconds=10.0, frames=8, frame_size=224, threads=16)
+    config.data.video_seconds = 4.0
+    _augmented(config)
+    config.augmentation.update(roll=True, gain=True)  # AudioMAE's, in pretraining too
     config.audio.update(front_end='audiomae', num_mel_bins=128, num_frames=1024, patch=16)
     config.video.update(patch=16, patch_frames=2)
     config.model.size = 'B'

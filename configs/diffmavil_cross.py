@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common, diffmavil
+from diffmavil_jax.configs import common, diffmavil
 
 
 def get_config(variant: str = 'demo') -> ConfigDict:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common, diffmavil_cross
+from diffmavil_jax.configs import common, diffmavil_cross
 
 _VISIBLE = 0.55  # times as many tokens as DiffMAViL sees
 _DECODED = 0.1

@@ -4,7 +4,8 @@ python main.py --config=configs/finetune.py:esc10 --config.data.path=DIR --confi
 python main.py --config=configs/finetune.py:spoken_digit --config.data.path=DIR --config.finetune.probe=linear
 python main.py --config=configs/finetune.py:audioset20k --plan
 
-Network and front end are those of the run. DIR is written by `diffmavil prepare`.
+Network and front end are those of the run; --config.audio.front_end=audiomae_esc50 takes another.
+DIR is written by `diffmavil prepare`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from configs import common
+from diffmavil_jax.configs import common
 
 
 def get_config(variant: str = 'help') -> ConfigDict:
@@ -39,7 +40,15 @@ def _audio(config: ConfigDict, seconds: float, epochs: int, clips: int, batch: i
 def _both(config: ConfigDict) -> None:
     """Sound and pictures, as MAViL's."""
     config.finetune.update(modality='both')
-    config.data.update(frames=8, frame_size=224, threads=16)
+    config.data.update(frames=8, frame_size=224, video_seconds=4.0, threads=16)
+    config.augmentation.update(random_start=True, crop_min_area=0.5, flip=0.5)
+
+
+def _masked_and_rolled(config: ConfigDict, frames: int, mel_bins: int) -> None:
+    """AudioMAE's SpecAugment, with stripes of up to so many frames and mel bins, and its roll with a gain."""
+    config.finetune.update(spec_augment_time=frames, spec_augment_frequency=mel_bins)
+    config.finetune.spec_augment_fill = 'zero'
+    config.augmentation.update(roll=True, gain=True)
 
 
 def esc50(config: ConfigDict) -> None:
@@ -47,7 +56,7 @@ def esc50(config: ConfigDict) -> None:
     _audio(config, seconds=5.0, epochs=60, clips=1_600, batch=64)
     config.optimizer.update(learning_rate=2.5e-4)
     config.finetune.update(folds='fold1,fold2,fold3,fold4,fold5', validation_fraction=0.0, mixup_rate=0.5)
-    config.finetune.update(roll=True, spec_augment_time=96, spec_augment_frequency=24)
+    _masked_and_rolled(config, 96, 24)
 
 
 def esc10(config: ConfigDict) -> None:
@@ -55,7 +64,7 @@ def esc10(config: ConfigDict) -> None:
     _audio(config, seconds=5.0, epochs=60, clips=320, batch=32)
     config.optimizer.update(learning_rate=2.5e-4)
     config.finetune.update(folds='fold1,fold2,fold3,fold4,fold5', validation_fraction=0.0, mixup_rate=0.5)
-    config.finetune.update(roll=True, spec_augment_time=96, spec_augment_frequency=24)
+    _masked_and_rolled(config, 96, 24)
 
 
 def speech_commands(config: ConfigDict) -> None:
@@ -80,7 +89,8 @@ def audioset20k(config: ConfigDict) -> None:
     _both(config)
     config.data.update(train_split='balanced_train', eval_split='eval')
     config.optimizer.update(learning_rate=1.25e-4)
-    config.finetune.update(mixup_rate=0.5, spec_augment_time=192, spec_augment_frequency=48, roll=True)
+    config.finetune.update(mixup_rate=0.5)
+    _masked_and_rolled(config, 192, 48)
 
 
 def audioset2m(config: ConfigDict) -> None:
@@ -89,8 +99,8 @@ def audioset2m(config: ConfigDict) -> None:
     _both(config)
     config.data.update(train_split='balanced_train,unbalanced_train', eval_split='eval')
     config.optimizer.update(learning_rate=2e-4)
-    config.finetune.update(mixup_rate=0.5, class_balanced=True, spec_augment_time=192)
-    config.finetune.update(spec_augment_frequency=48, roll=True)
+    config.finetune.update(mixup_rate=0.5, class_balanced=True)
+    _masked_and_rolled(config, 192, 48)
 
 
 def vggsound(config: ConfigDict) -> None:
@@ -99,7 +109,8 @@ def vggsound(config: ConfigDict) -> None:
     _both(config)
     config.data.update(train_split='train', eval_split='test')
     config.optimizer.update(learning_rate=2e-4)
-    config.finetune.update(mixup_rate=0.5, spec_augment_time=192, spec_augment_frequency=48, roll=True)
+    config.finetune.update(mixup_rate=0.5)
+    _masked_and_rolled(config, 192, 48)
 
 
 def folder(config: ConfigDict) -> None:

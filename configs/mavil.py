@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from diffmavil_jax.configs import common
 
 
 def get_config(variant: str = 'demo') -> ConfigDict:

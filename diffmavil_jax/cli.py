@@ -1,6 +1,7 @@
-"""The `diffmavil` command, for everything but training.
+"""The `diffmavil` command: training, and all that comes before and after.
 
     diffmavil prepare --source=folder --input=DIR --output=DIR
+    diffmavil train --config=diffmavil:folder --config.data.path=DIR
 
 Exit codes: 0 done; 1 failed on the way; 2 a wrong flag, list or input; 130 stopped by Ctrl-C.
 """
@@ -13,8 +14,17 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from diffmavil_jax.commands import embed, export, import_weights, prepare, reconstruct, retrieve
-from diffmavil_jax.commands.command import WRONG, Command, fail, run_command
+from diffmavil_jax.commands import (
+    doctor,
+    embed,
+    export,
+    import_weights,
+    prepare,
+    reconstruct,
+    retrieve,
+    train_command,
+)
+from diffmavil_jax.commands.command import WRONG, Command, fail, print_any_name, run_command
 
 COMMANDS: Mapping[str, Command] = types.MappingProxyType(
     {
@@ -24,6 +34,7 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
         'reconstruct': reconstruct.COMMAND,
         'import': import_weights.COMMAND,
         'export': export.COMMAND,
+        'doctor': doctor.COMMAND,
     }
 )
 
@@ -37,7 +48,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what the flags say; returns the exit code."""
+    print_any_name()
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ['train']:  # its flags are those of absl
+        return train_command.run(argv[1:])
     parser = _Parser(prog='diffmavil', description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, command in COMMANDS.items():
@@ -49,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_flags(sub)
+    commands.add_parser('train', help=train_command.ABOUT, add_help=False)
     flags = parser.parse_args(argv)
     return run_command(COMMANDS[flags.command], flags)
 

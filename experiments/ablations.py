@@ -141,8 +141,11 @@ def name_of(fields: Fields) -> str:
 
 
 def table(title: str, rows: dict[str, Fields], results: dict[str, list[cells.Numbers]]) -> str:
-    """A table as Markdown; cells that there was no time for have a dash."""
-    lines = [[title, 'seeds', 'GMAC of a run', *COLUMNS], ['---'] * (3 + len(COLUMNS))]
+    """A table as Markdown; cells that there was no time for have a dash. ± is half of Student's interval."""
+    lines = [
+        [title, "n seeds (± half of Student's 95 % interval)", 'GMAC of a run', *COLUMNS],
+        ['---'] * (3 + len(COLUMNS)),
+    ]
     for row, fields in rows.items():
         numbers = results.get(name_of(fields), [])
         shown = [

@@ -73,7 +73,7 @@ def finetune(config: Config, folder: pathlib.Path) -> Numbers:
 
 def on_this_machine(config: Config) -> Config:
     """The config with `compute` as it suits this machine."""
-    return dataclasses.replace(config, compute=for_this_machine(config.compute)[0])
+    return for_this_machine(config)[0]
 
 
 def mean(parts: list[Numbers]) -> Numbers:

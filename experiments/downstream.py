@@ -60,7 +60,7 @@ COMPARISONS = {
     'esc10_probe': Comparison(
         'esc10',
         ESC10
-        | {'finetune.probe': 'linear', 'finetune.roll': False}
+        | {'finetune.probe': 'linear', 'augmentation.roll': False, 'augmentation.gain': False}
         | {'finetune.spec_augment_time': 0, 'finetune.spec_augment_frequency': 0}
         | _recipe(6_000, 1e-2, 8),
         'ESC-10, folds 1 to 4, frozen, linear probe',
@@ -83,15 +83,21 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--comparisons', nargs='+', choices=COMPARISONS, default=list(COMPARISONS))
     options, extra = parser.parse_known_args()
-    print('| | pretrained | from scratch | difference, 95 % interval over runs |')
-    print('|---|---|---|---|')
+    print("| one pretraining, top-1 | pretrained | from scratch | difference, Student's 95 % interval | n |")
+    print('|---|---|---|---|---|')
     for name in options.comparisons:
         comparison = COMPARISONS[name]
         pretrained, scratch = (
             np.array([_accuracies(options, name, seed, origin, extra) for seed in range(options.seeds)])
             for origin in ((), ('--config.finetune.scratch',))
         )
-        cells = (spell(pretrained), spell(scratch), spell_difference((pretrained - scratch).ravel()))
+        seeds, folds = pretrained.shape
+        cells = (
+            spell(pretrained),
+            spell(scratch),
+            spell_difference((pretrained - scratch).ravel()),
+            f'{seeds} fine-tunings' + (f' x {folds} folds' if folds > 1 else ''),
+        )
         print(f'| {comparison.meaning} | {" | ".join(cells)} |', flush=True)
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import dataclasses
 import glob
 import gzip
 import json
 import math
+import os
 import pathlib
 import statistics
 import subprocess
@@ -24,14 +26,20 @@ import jax
 
 from diffmavil_jax.aot.fit_batch import largest_batches
 from diffmavil_jax.config.schema import Config
+from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.models.attention import for_this_machine
 from diffmavil_jax.parallel.compilation_cache import use_compilation_cache
+from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import make_plan
+from diffmavil_jax.tasks.pretraining import pretraining_task
+from diffmavil_jax.tasks.program import make_batches, make_program
 from experiments.stepping import bare_program, load, measure_peak, random_batch, timed_steps
+from experiments.streaming import SPEC, write_dataset
 
 METHODS = ('mavil', 'diffmavil', 'diffmavil_cross', 'diffmavil_fast')
 _STEPS, _ROUNDS = 6, 4
 _KERNELS = 25
+_FED_CLIPS, _FED_STEPS = 4_096, 48
 _MEMORY_SHARE = 0.9  # of the device's, that the largest batch may need
 
 
@@ -44,8 +52,8 @@ def one_bucket(method: str, variant: str, batch: int) -> Config:
 def device(variant: str) -> dict[str, Any]:
     """What is there, the attention that is chosen and why, and the peak of a product of random matrices."""
     config = one_bucket('mavil', variant, 8)
-    compute, reason = for_this_machine(config.compute)
-    found = jax.devices()[0]
+    config, reason = for_this_machine(config)
+    compute, found = config.compute, jax.devices()[0]
     stats = found.memory_stats() or {}
     return {
         'device': f'{jax.device_count()} x {found.device_kind}',
@@ -115,6 +123,48 @@ def kernels(run: Callable[[], Any]) -> list[list[Any]]:
     return [[n, us / 1e3, 100 * us / total, calls[n]] for n, us in times.most_common(_KERNELS)]
 
 
+def fed(method: str, variant: str, batch: int) -> dict[str, Any]:
+    """Steps that a loader feeds from prepared shards, beside the same steps on one batch that is there."""
+    config = one_bucket(method, variant, batch)
+    config, _ = for_this_machine(config)
+    use_compilation_cache(config.parallel.compilation_cache)
+    workers = max(1, (os.cpu_count() or 2) - 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_dataset(folder, '', _FED_CLIPS, SPEC.frame_size)
+        data = dataclasses.replace(
+            config.data,
+            source='tfds',
+            path=(path,),
+            train_split=('train',),
+            eval_split=('eval',),
+            workers=workers,
+            threads=1,
+        )
+        config = dataclasses.replace(config, data=data)
+        plan, mesh = make_plan(config), make_mesh(config.parallel)
+        task = pretraining_task(config, plan, open_sources(config), pathlib.Path(folder))
+        program = make_program(config, task, plan, mesh)
+        compiled, state = program.lower(0).compile(), program.init()
+        batches = make_batches(config, task, plan, mesh)(0)
+        state, there_s = timed_steps(compiled, state, next(batches)[0], _STEPS)
+        waited, began = 0.0, time.perf_counter()
+        for _ in range(_FED_STEPS):
+            asked = time.perf_counter()
+            arrays, _ = next(batches)
+            waited += time.perf_counter() - asked
+            state, metrics = compiled(state, arrays)
+            jax.block_until_ready(metrics)
+        fed_s = (time.perf_counter() - began) / _FED_STEPS
+    return {
+        'batch': batch,
+        'workers': workers,
+        'step ms': 1e3 * fed_s,
+        'step on a batch that is there ms': 1e3 * there_s,
+        'clips/s': batch / fed_s,
+        'waiting for data %': 100 * waited / _FED_STEPS / fed_s,
+    }
+
+
 def largest(method: str, variant: str) -> dict[str, Any]:
     """The largest batch that fits, and its step."""
     limit = (jax.devices()[0].memory_stats() or {}).get('bytes_limit', 4 * 2**30)
@@ -160,6 +210,7 @@ CELLS: Mapping[str, Callable[[str], dict[str, Any]]] = {
     'torch mavil': lambda v: peer('mavil', v, 64, compiled=False),
     'torch mavil compiled': lambda v: peer('mavil', v, 64, compiled=True),
     'demo': lambda v: demo(),
+    'fed mavil': lambda v: fed('mavil', v, 64),
     **{f'largest {m}': lambda v, m=m: largest(m, v) for m in METHODS},
 }
 

@@ -14,6 +14,11 @@ def half_width(values: Float[np.ndarray, ' n']) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
+def spell_kind(n: int, of: str = 'seeds') -> str:
+    """What the intervals of a table are, for its first column."""
+    return f"95 % interval (Student's t, n = {n} {of})"
+
+
 def spell_mean(values: Float[np.ndarray, ' n'], digits: int = 1) -> str:
     """The mean and half of its interval; a dash where there is none."""
     if np.isnan(values).any():

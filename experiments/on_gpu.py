@@ -2,8 +2,9 @@
 
 Measures, in this order, as long as time is left: the device and its attention; a step of each method at
 the paper's scale with 64 clips, the first with its slowest kernels; PyTorch's step of the same geometry,
-eager and compiled; the demo from command to report; the largest batch of each method. What was measured is
-kept below --out, and a second start goes on with the rest.
+eager and compiled; the demo from command to report; steps that a loader feeds from prepared shards; the
+largest batch of each method. What was measured is kept below --out, and a second start goes on with the
+rest.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def report(results: dict[str, dict[str, Any]]) -> str:
     lines += ['', *_comparisons(results)]
     if 'demo' in results:
         lines += ['', f'The demo: {json.dumps(results["demo"])}']
+    if 'fed mavil' in results:
+        lines += ['', f'Fed from prepared shards: {json.dumps(results["fed mavil"])}']
     kernels = results.get('step mavil', {}).get('kernels')
     if kernels:
         lines += ['', '| kernel of a MAViL step | ms | % | calls |', '| --- | --- | --- | --- |']

@@ -3,6 +3,7 @@
 The files of a folder are copied under other names until there are enough clips. Decoding alone reads
 every clip once, in as many processes as `prepare` has. `prepare` is run on one and on two
 times as many clips: the difference is what these clips cost it, without what it takes to start.
+With --source=webdataset it reads the same files from tars, and decoding alone reads them unpacked.
 Both are measured in turn, so that both have the same share of a busy machine.
 """
 
@@ -14,6 +15,7 @@ import logging
 import pathlib
 import shutil
 import statistics
+import tarfile
 import tempfile
 import time
 
@@ -26,6 +28,7 @@ from diffmavil_jax.data.prepare.run import prepare
 from diffmavil_jax.data.prepare.settings import Settings
 from diffmavil_jax.data.sandbox import DecodePool
 
+_TAR_CLIPS = 64
 MEDIA = pathlib.Path(__file__).parent.parent / 'tests' / 'data' / 'media'
 
 
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument('--frame_size', type=int, default=224)
     parser.add_argument('--workers', type=int, nargs='+', default=[1, 2])
     parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument('--source', choices=('folder', 'webdataset'), default='folder')
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     settings = Settings(seconds=options.seconds, frame_size=options.frame_size, shard_clips=16)
@@ -45,6 +49,9 @@ def main() -> None:
         root = pathlib.Path(scratch)
         once = _copies(options.folder, root / 'once', options.clips, settings)
         twice = _copies(options.folder, root / 'twice', 2 * options.clips, settings)
+        inputs = root / 'once', root / 'twice'
+        if options.source == 'webdataset':
+            inputs = _packed(once, root / 'once_tars'), _packed(twice, root / 'twice_tars')
         print('| workers | decoding alone, ms a clip | prepare, ms a clip | speed of prepare / of decoding |')
         print('|---|---|---|---|')
         for workers in options.workers:
@@ -52,9 +59,11 @@ def main() -> None:
             for repeat in range(options.repeats):
                 output = root / f'{workers}-{repeat}'
                 alone = _decode(once, settings, workers)
-                cost = _prepare(root / 'twice', output / 'b', settings, workers) - _prepare(
-                    root / 'once', output / 'a', settings, workers
+                fewer, more = (
+                    _prepare(options.source, folder, output / folder.name, settings, workers)
+                    for folder in inputs
                 )
+                cost = more - fewer
                 pairs.append((alone / len(once), cost / (len(twice) - len(once))))
             alone, cost = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
             ratios = ', '.join(f'{100 * a / p:.0f} %' for a, p in pairs)
@@ -85,6 +94,16 @@ def _copies(folder: pathlib.Path, target: pathlib.Path, clips: int, settings: Se
     return copies
 
 
+def _packed(files: list[pathlib.Path], target: pathlib.Path) -> pathlib.Path:
+    """Packs files into tars."""
+    target.mkdir()
+    for number, begin in enumerate(range(0, len(files), _TAR_CLIPS)):
+        with tarfile.open(target / f'{number:05}.tar', 'w') as tar:
+            for path in files[begin : begin + _TAR_CLIPS]:
+                tar.add(path, path.name)
+    return target
+
+
 def _decode(files: list[pathlib.Path], settings: Settings, workers: int) -> float:
     assert settings.seconds is not None
     spec = settings.spec(settings.seconds)
@@ -95,10 +114,12 @@ def _decode(files: list[pathlib.Path], settings: Settings, workers: int) -> floa
         return time.perf_counter() - began
 
 
-def _prepare(folder: pathlib.Path, output: pathlib.Path, settings: Settings, workers: int) -> float:
+def _prepare(
+    source: str, folder: pathlib.Path, output: pathlib.Path, settings: Settings, workers: int
+) -> float:
     began = time.perf_counter()
     prepare(
-        'folder',
+        source,
         Request(input=epath.Path(folder)),
         settings,
         output=epath.Path(output),

@@ -38,7 +38,7 @@ from diffmavil_jax.saved.inherit import inherit
 from diffmavil_jax.saved.network import open_network
 from experiments import cells
 from experiments.downstream import COMPARISONS
-from experiments.intervals import spell_difference, spell_mean
+from experiments.intervals import spell_difference, spell_kind, spell_mean
 
 Numbers = dict[str, float]
 
@@ -58,8 +58,8 @@ STAGE_1 = tuple(method for method in METHODS if method not in TEACHERS)
 
 # The rows of the tables: name -> title, factor, digits.
 _GENERATED = {
-    'retrieval/a2v/r10': ('sound to picture among 256, R@10, %', 100, 1),
-    'retrieval/v2a/r10': ('picture to sound among 256, R@10, %', 100, 1),
+    'retrieval/a2v/r10': ('sound to picture among 256, mean of 16 galleries, R@10, %', 100, 1),
+    'retrieval/v2a/r10': ('picture to sound among 256, mean of 16 galleries, R@10, %', 100, 1),
     'probe/audio/top1': ('linear probe, 16 classes, sound, %', 100, 1),
     'probe/video/top1': ('linear probe, 16 classes, picture, %', 100, 1),
     'probe/fused/top1': ('linear probe, 16 classes, fused, %', 100, 1),
@@ -116,15 +116,16 @@ def tables(numbers: dict[str, list[Numbers]], shown: dict[str, tuple[str, float,
     def values(method: str, name: str) -> np.ndarray:
         return np.array([seed.get(name, np.nan) for seed in numbers[method]])
 
-    lines = [['mean ± half of its 95 % interval', *methods], ['---'] * (1 + len(methods))]
+    kind = spell_kind(max(map(len, numbers.values())))
+    lines = [[f'mean ± half of its {kind}', *methods], ['---'] * (1 + len(methods))]
     for name, (title, factor, digits) in shown.items():
         lines.append([title, *(spell_mean(factor * values(m, name), digits) for m in methods)])
     base = values(methods[0], 'macs')
     saved = [f'{100 * (1 - values(m, "macs") / base).mean():.1f} %' for m in methods]
-    lines.append(['multiply-accumulates saved', *saved])
+    lines.append([f'multiply-accumulates saved against {methods[0]}', *saved])
     lines.append(['clips', *(f'{values(m, "clips").mean():,.0f}' for m in methods)])
     first, others = methods[0], methods[1:]
-    differences = [[f'difference to {first}, paired', *others], ['---'] * len(methods)]
+    differences = [[f'difference to {first}, paired, and its {kind}', *others], ['---'] * len(methods)]
     for name, (title, factor, digits) in shown.items():
         paired = [factor * (values(m, name) - values(first, name)) for m in others]
         differences.append([title, *(spell_difference(p, digits) for p in paired)])
@@ -173,7 +174,9 @@ def _of_method(options: argparse.Namespace, method: str, seed: int) -> Config:
     module, changes = METHODS[method]
     values = importlib.import_module(f'configs.{module}').get_config('demo')
     values.seed = seed
-    values.evaluation.probe_eval_clips = 2_048  # the interval should be the seeds', not the clips'
+    # The interval should be the seeds', not the clips': all 4,096 held-out clips, 256 at a time.
+    values.evaluation.probe_eval_clips = 2_048
+    values.evaluation.retrieval_galleries = 16
     values.update_from_flattened_dict(changes)
     if method in TEACHERS:
         values.teacher = str(_folder(options, TEACHERS[method], seed).absolute())

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffmavil_jax.config.schema import Config, from_dict
+from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.sources import open_sources
 from diffmavil_jax.models.attention import for_this_machine
 from diffmavil_jax.parallel import hosts
@@ -112,9 +113,8 @@ def parse(value: str) -> Any:
 
 def bare_program(config: Config, plan: Plan) -> Program:
     """The steps of a pretraining task; its data are not read."""
-    compute, reason = for_this_machine(config.compute)
-    print(f'Attention of {config.name}: {compute.attention}, {reason}')
-    config = dataclasses.replace(config, compute=compute)
+    config, reason = for_this_machine(config)
+    print(f'Attention of {config.name}: {config.compute.attention}, {reason}')
     task = pretraining_task(config, plan, open_sources(config), pathlib.Path())
     return make_program(config, task, plan, make_mesh(config.parallel))
 
@@ -130,11 +130,11 @@ def compile_bucket(method: str, config: Config, plan: Plan, program: Program, in
 
 def random_batch(config: Config, size: int) -> dict[str, jax.Array]:
     """Clips of noise on the devices."""
-    data, rng = config.data, np.random.default_rng(0)
-    shape = (size, data.frames, data.frame_size, data.frame_size, 3)
+    shapes, rng = ClipSpec.of(config.data).shapes, np.random.default_rng(0)
+    waveform, frames = shapes['waveform'], shapes['frames']
     batch = {
-        'waveform': rng.integers(-9_000, 9_000, (size, data.num_samples), np.int16),
-        'frames': rng.integers(0, 256, shape, np.uint8),
+        'waveform': rng.integers(-9_000, 9_000, (size, *waveform.shape), waveform.dtype),
+        'frames': rng.integers(0, 256, (size, *frames.shape), frames.dtype),
         'position': np.arange(size, dtype=np.int32),
     }
     return hosts.put_batch(batch, make_mesh(config.parallel))

@@ -2,6 +2,7 @@
 
 Each table is a program of its own, because they need different packages:
     decode     clips from video files, against torchcodec, decord and opencv, where installed
+    labels     of prepared shards, and how often a clip is decoded
     memory     of the process and its decoding workers over many clips
     prepare    `diffmavil prepare` against decoding alone
     start      from command to first step, and the step at which the bucket changes
@@ -17,6 +18,7 @@ import sys
 
 TABLES = {
     'decode': 'experiments.decoding',
+    'labels': 'experiments.labelling',
     'memory': 'experiments.decoding_memory',
     'prepare': 'experiments.preparing',
     'start': 'experiments.starting',

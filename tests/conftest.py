@@ -1,5 +1,6 @@
 """Tests run on 8 fake CPU devices and compile in haste; this is read before any test imports JAX."""
 
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -8,9 +9,11 @@ import tempfile
 FLAGS = (
     '--xla_force_host_platform_device_count=8',
     '--xla_backend_optimization_level=0',
-    '--xla_cpu_use_fusion_emitters=false',
+    '--xla_cpu_parallel_codegen_split_count=1',  # a fifth of the time; each process has one core
     '--xla_cpu_enable_concurrency_optimized_scheduler=false',  # see parallel/hosts.py
 )
+if importlib.metadata.version('jax') < '0.12':  # which ends at a flag that it does not know
+    FLAGS += ('--xla_cpu_use_fusion_emitters=false',)
 
 flags = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = ' '.join([flags, *(flag for flag in FLAGS if flag.split('=')[0] not in flags)])
@@ -28,10 +31,12 @@ annotations.install()
 import pytest  # noqa: E402
 from absl import logging  # noqa: E402
 
+from diffmavil_jax.config import compute  # noqa: E402
 from diffmavil_jax.config.schema import Config, from_dict  # noqa: E402
 from diffmavil_jax.parallel.allocator import keep_freed_memory  # noqa: E402
 
 keep_freed_memory()
+compute.CPU_UNROLL = 1  # four layers in a row take twice as long to compile, and are the same network
 
 
 # Those that take minutes begin first, so that the two processes end together.
@@ -39,10 +44,6 @@ LONG = (
     'test_main', 'test_overfit', 'test_run', 'test_mesh', 'test_hosts',
     'test_pretraining_objective', 'test_suite', 'test_classification', 'test_notebook',
 )  # fmt: skip
-
-
-def pytest_addoption(parser):
-    parser.addoption('--all_meshes', action='store_true', help='compare every mesh with one device')
 
 
 def pytest_collection_modifyitems(items):
@@ -99,6 +100,15 @@ def verbosity():
 def unchecked(monkeypatch):
     """Annotations are not checked, so that a function's own check can be seen."""
     monkeypatch.setattr(annotations.jaxtyping.config, 'jaxtyping_disable', True)
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """`gs://bucket`, which is this folder."""
+    from tests import bucket
+
+    yield bucket.install(monkeypatch, tmp_path / 'buckets')
+    bucket.forget()
 
 
 @pytest.fixture(scope='session')
@@ -165,12 +175,35 @@ def make_pretrainer():
 
 
 @pytest.fixture(scope='session')
-def make_run(tiny, make_pretrainer, tmp_path_factory):
-    """Makes the workdir of a tiny run that has made no step yet, with parameters of which none is zero."""
+def noisy_state():
+    """Makes a state of a program whose parameters are all noise, on its mesh.
+
+    Its own initialisation takes as long to compile as a step.
+    """
     import dataclasses
 
     import jax
     import numpy as np
+
+    def make(program):
+        rng = np.random.default_rng(0)
+
+        def noise(path, leaf):
+            mean = 1.0 if path[-1].key == 'scale' else 0.0
+            return (mean + 0.05 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.abstract)
+        params = jax.tree_util.tree_map_with_path(noise, program.abstract.params)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract)
+        return jax.device_put(dataclasses.replace(zeros, params=params), shardings)
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def make_run(tiny, make_pretrainer, noisy_state, tmp_path_factory):
+    """Makes the workdir of a tiny run that has made no step yet, with parameters of which none is zero."""
+    import jax
 
     from diffmavil_jax.saved.workdir import open_workdir
     from diffmavil_jax.training.checkpoint import CheckpointStore
@@ -179,10 +212,8 @@ def make_run(tiny, make_pretrainer, tmp_path_factory):
         config = tiny(**changes)
         directory = open_workdir(tmp_path_factory.mktemp('run') / 'run', config, overwrite=False)
         program, _ = make_pretrainer(config, (), jax.devices()[:1])
-        state, rng = program.init(), np.random.default_rng(0)
-        params = jax.tree.map(lambda p: p + 0.05 * rng.normal(size=p.shape).astype(np.float32), state.params)
         store = CheckpointStore(directory.path / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
-        store.save(samples, dataclasses.replace(state, params=params), {}, block=True)
+        store.save(samples, noisy_state(program), {}, block=True)
         store.close()
         return directory.path
 

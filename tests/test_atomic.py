@@ -11,6 +11,7 @@ import pytest
 from etils import epath
 
 from diffmavil_jax import atomic
+from tests.bucket import FolderOfBuckets
 
 
 def test_a_file_is_there_only_when_it_is_whole(tmp_path):
@@ -90,3 +91,24 @@ def test_a_directory_is_set_aside_under_a_free_name(tmp_path):
         (tmp_path / 'run').mkdir()
         atomic.set_aside(tmp_path / 'run')
         assert not (tmp_path / 'run').exists() and (tmp_path / f'run.old-{number}').is_dir()
+
+
+def test_a_run_that_is_set_aside_in_a_bucket_is_whole_somewhere_at_any_moment(bucket, monkeypatch):
+    root, remove = epath.Path('gs://bucket/run'), FolderOfBuckets.rm
+    for name in ('config.json', 'checkpoints/8/a'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+    def killed(files, path, recursive=False, **_):
+        if recursive:
+            raise KeyboardInterrupt
+        remove(files, path)
+
+    monkeypatch.setattr(FolderOfBuckets, 'rm', killed)
+    with pytest.raises(KeyboardInterrupt):
+        atomic.set_aside(root)
+    assert (root / 'config.json').exists() and not (root / 'checkpoints' / '8' / 'a').exists()
+    monkeypatch.setattr(FolderOfBuckets, 'rm', remove)
+    assert str(atomic.set_aside(root)) == 'gs://bucket/run.old-2' and not root.exists()
+    assert (bucket / 'run.old-1' / 'checkpoints' / '8' / 'a').read_text() == 'checkpoints/8/a'
+    assert (bucket / 'run.old-2' / 'config.json').exists()

@@ -5,12 +5,17 @@ import ast
 import pathlib
 import re
 import shlex
+from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from configs import common, finetune
 from diffmavil_jax.cli import COMMANDS
 from diffmavil_jax.config.schema import Config, field_type, to_dict
+from diffmavil_jax.interop.importing import Options, import_weights
+from tests.interop import reference
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -114,6 +119,8 @@ def test_commands_parse(page):
         if not words or not words[0].islower() or '|' in words or '…' in command:
             continue  # the page speaks of several commands
         name, *flags = words
+        if name == 'train':
+            continue  # its flags are those of main.py
         assert name in COMMANDS, f'{command} in {page.name}'
         if all(re.fullmatch(r'--\w+', flag) for flag in flags) or any(flag.endswith('...') for flag in flags):
             continue  # the page names the command or a flag, and shows no whole command line
@@ -125,9 +132,10 @@ def test_commands_parse(page):
 
 @pages
 def test_flags_of_main_exist(page):
-    known = set(re.findall(r"flags\.DEFINE_\w+\(\s*'(\w+)'", (ROOT / 'main.py').read_text())) | {'config'}
+    source = (ROOT / 'diffmavil_jax' / 'commands' / 'run.py').read_text()
+    known = set(re.findall(r"flags\.DEFINE_\w+\(\s*'(\w+)'", source)) | {'config'}
     for command in commands_of(page):
-        for word in words_of(command, 'main.py') or ():
+        for word in words_of(command, 'main.py') or words_of(command, 'train') or ():
             if word.startswith('--') and not word.startswith('--config'):
                 assert word[2:].split('=')[0] in known, f'{command} in {page.name}'
 
@@ -141,3 +149,34 @@ def test_every_page_is_in_the_index():
 def test_every_command_has_a_page():
     text = ''.join(page.read_text() for page in (ROOT / 'docs').glob('*.md'))
     assert all(f'diffmavil {name} ' in text for name in COMMANDS)
+
+
+def test_every_promise_names_its_tests():
+    page = (ROOT / 'docs' / 'reliability.md').read_text()
+    rows = [row for row in re.findall(r'^\| (.+) \|$', page, re.MULTILINE) if not row.startswith('promise')]
+    named = [re.findall(r'`(tests/[\w/]+\.py)::(\w+)`', row.split(' | ')[1]) for row in rows]
+    assert len(rows) > 15 and all(named)
+    missing = [f'{path}::{name}' for tests in named for path, name in tests if not defines(ROOT / path, name)]
+    assert not missing
+
+
+def test_the_lines_that_need_no_package_give_the_features(tmp_path, monkeypatch):
+    """An AudioMAE with random parameters: its own forward pass is the reference."""
+    state = reference.vit(channels=1, patch=16, count=16)
+    arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in state.items()}
+    safetensors.numpy.save_file(arrays, tmp_path / 'audiomae.safetensors')
+    output = tmp_path / 'runs' / 'encoders'
+    import_weights('audiomae', tmp_path / 'audiomae.safetensors', output, Options(), overwrite=False)
+    page = (ROOT / 'docs' / 'weights.md').read_text().split('## Without this package')[1]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(re.search(r'```python\n(.*?)```', page, re.DOTALL)[1], names)
+    sound = np.random.default_rng(0).normal(size=(2, 32, 128))
+    patches = sound.reshape(2, 2, 16, 8, 16).swapaxes(2, 3).reshape(2, 16, 256)
+    x = reference.embedded(state, 'patch_embed.proj', sound[:, None]) + state['pos_embed'][:, 1:]
+    first = np.repeat(state['cls_token'] + state['pos_embed'][:, :1], 2, axis=0)
+    x = np.concatenate([first, x], axis=1)
+    for i in range(reference.LAYERS):
+        x = reference.block(state, f'blocks.{i}', x)
+    theirs = reference.normed(state, 'norm', x[:, 1:]).mean(axis=1)
+    np.testing.assert_allclose(names['features'](patches), theirs, atol=1e-4)

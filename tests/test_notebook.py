@@ -22,6 +22,7 @@ def test_outputs_are_cleared(notebook):
             assert not cell.outputs and cell.execution_count is None
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     # One device, unlike the tests of meshes; else the flags of conftest.py.
     flags = [flag for flag in os.environ['XLA_FLAGS'].split() if 'device_count' not in flag]

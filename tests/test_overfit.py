@@ -13,6 +13,8 @@ from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.parallel.metrics import accumulate, finalize
 from diffmavil_jax.plan.buckets import make_plan
 
+pytestmark = pytest.mark.slow
+
 CLIPS = 200
 BATCH = 20
 STEPS = 440

@@ -125,8 +125,7 @@ class _Steps:
             self._config, self._compiler = computed_on(config, chip), compiler_of(chip)
         else:
             self._devices, self._compiler = jax.devices(), contextlib.nullcontext()
-            compute, _ = for_this_machine(config.compute)
-            self._config = dataclasses.replace(config, compute=compute)
+            self._config, _ = for_this_machine(config)
         self._mesh = make_mesh(config.parallel, self._devices)
         self._known = _KnownPeaks(self._config, self._devices, dict(self._mesh.shape))
         self.plan = make_plan(self._config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import dataclasses
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -64,6 +65,12 @@ def fail(message: str, code: int) -> int:
 def one_line(message: str) -> str:
     """A message of a library, which may have several lines, as one."""
     return ' '.join(filter(None, map(str.strip, message.splitlines())))
+
+
+def print_any_name() -> None:
+    """Lets standard output take file names that are not UTF-8: they are escaped, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
 
 
 def say(text: str) -> None:

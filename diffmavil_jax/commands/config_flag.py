@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import pathlib
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
+from diffmavil_jax import configs
 from diffmavil_jax.commands.command import WRONG, fail, one_line
 from diffmavil_jax.config.renamed import RENAMED, contradiction, renamed_value
 from diffmavil_jax.config.schema import field_type
@@ -27,7 +29,7 @@ def parse(argv: list[str]) -> list[str]:
     """
     try:
         # In place: ml_collections looks into sys.argv for the fields that are set.
-        argv[:] = with_new_names(argv)
+        argv[:] = with_new_names(with_paths(argv))
         if argv is not sys.argv:
             sys.argv[:] = argv
         return flags.FLAGS(argv)
@@ -81,6 +83,45 @@ def with_new_names(arguments: Iterable[str]) -> list[str]:
     return result
 
 
+def with_paths(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments with the path of the config file where --config names a preset.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    result = list(arguments)
+    for index, argument in enumerate(arguments):
+        match = re.fullmatch(r'(--?config)(?:=(.*))?', argument, re.DOTALL)
+        if not match:
+            continue
+        flag, value = match.groups()
+        if value is not None:
+            result[index] = f'{flag}={_path_of(value)}'
+        elif index + 1 < len(arguments):
+            result[index + 1] = _path_of(arguments[index + 1])
+    return result
+
+
+def _path_of(value: str) -> str:
+    """The path of a preset such as `diffmavil:demo`, with its variant; a path stays as it is."""
+    name, colon, variant = value.partition(':')
+    if not re.fullmatch(r'\w+', name):
+        return value
+    if name not in presets():
+        raise ConfigError(
+            f'--config={value}: must be a preset ({", ".join(presets())}), or the path of a file such as '
+            'mine.py.'
+        )
+    return f'{presets()[name]}{colon}{variant}'
+
+
+def presets() -> dict[str, pathlib.Path]:
+    """The config files that come with the package, by name."""
+    (folder,) = configs.__path__
+    files = sorted(pathlib.Path(folder).glob('[a-z]*.py'))
+    return {file.stem: file for file in files if file.stem != 'common'}
+
+
 def _hint(old: str, new: str) -> None:
     print(f'hint: config.{old} is now config.{new}.', file=sys.stderr)
 
@@ -92,7 +133,10 @@ def given_fields(arguments: Iterable[str]) -> set[str]:
 
 def unreadable(error: OSError) -> str:
     """Says that the file of --config can't be read."""
-    return f'--config: must be a file such as configs/diffmavil.py. {str(error).splitlines()[-1].strip()}'
+    return (
+        f'--config: must be a file such as configs/diffmavil.py, or a preset ({", ".join(presets())}). '
+        f'{str(error).splitlines()[-1].strip()}'
+    )
 
 
 def _explain(arguments: list[str], error: Exception) -> str:

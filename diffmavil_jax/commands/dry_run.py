@@ -17,6 +17,7 @@ def print_plan(config: Config) -> int:
     jax.config.update('jax_platforms', 'cpu')  # else a plan would take an accelerator from a run
     plan = make_plan(config)
     print(plan_table(config.name, plan, config.audio.num_tokens, config.video_tokens))
+    print(f'A clip is {config.data.seconds:g} s of sound with {config.data.pictures}.')
     print(forecast(config, plan))
     return 0
 
@@ -25,7 +26,9 @@ def print_compiled(config: Config, topology: str) -> int:
     """Compiles all buckets for chips that are not attached, and prints their needs; returns the exit code."""
     from diffmavil_jax.aot.compiled import compile_all_buckets
     from diffmavil_jax.aot.table import compile_table
+    from diffmavil_jax.parallel.compiler import start_soon
 
+    start_soon(config.compute.dtype)  # as training does
     rehearsal = compile_all_buckets(config, topology, say)
     print(compile_table(rehearsal))
     if rehearsal.fits:
@@ -40,7 +43,9 @@ def print_compiled(config: Config, topology: str) -> int:
 def print_largest_batches(config: Config, gib: float, topology: str | None) -> int:
     """Prints the flags that set the largest batches for a memory; returns the exit code."""
     from diffmavil_jax.aot.fit_batch import largest_batches
+    from diffmavil_jax.parallel.compiler import start_soon
 
+    start_soon(config.compute.dtype)
     sizes = largest_batches(config, gib, topology, say)
     print(f'--config.batch.rule=listed --config.batch.sizes={",".join(map(str, sizes))}')
     return 0

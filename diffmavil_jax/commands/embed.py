@@ -12,6 +12,7 @@ from diffmavil_jax.commands.command import FAILED, Command, fail, hide_warnings
 from diffmavil_jax.commands.progress import ProgressLine
 
 if TYPE_CHECKING:
+    from diffmavil_jax.data.clip import Refusal
     from diffmavil_jax.inference.embed import Progress
 
 
@@ -23,7 +24,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         '--output',
         required=True,
         metavar='FILE',
-        help='a file x.npz or x.parquet; it is replaced if it exists',
+        help='a file x.npz or x.parquet, which must not be there yet',
     )
     add(
         '--modality',
@@ -45,15 +46,19 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help='windows that are computed at once (default: 32)',
     )
     add('--workers', type=int, metavar='N', help='processes that decode (default: one for each core)')
+    add('--overwrite', action='store_true', help='replace the file of --output if it is there')
 
 
 def _run(flags: argparse.Namespace) -> int:
+    from diffmavil_jax.data.clip import printable
     from diffmavil_jax.inference.embed import load
     from diffmavil_jax.inference.features import check_output
+    from diffmavil_jax.storage.outputs import check_files
 
     hide_warnings()
-    check_output(flags.output)
-    files = _files(flags.inputs)
+    target = check_output(flags.output)
+    files, refused = _files(flags.inputs)
+    check_files([target], inputs=files, overwrite=flags.overwrite, flag=f'--output={flags.output}')
     line = ProgressLine()
     embeddings = load(flags.model).embed(
         files,
@@ -65,13 +70,14 @@ def _run(flags: argparse.Namespace) -> int:
     )
     line.end()
     if len(embeddings):
-        embeddings.save(flags.output)
-    for refusal in embeddings.refused:
-        print(f'refused {refusal.path}: {refusal.reason}', file=sys.stderr)
+        embeddings.save(flags.output, overwrite=flags.overwrite)
+    refused += embeddings.refused
+    for refusal in refused:
+        print(f'refused {printable(refusal.path)}: {refusal.reason}', file=sys.stderr)
     if not len(embeddings):
         return fail(f'nothing could be used of {len(files):,} files, and nothing was written', FAILED)
     print(f'{flags.output}: {len(embeddings):,} windows of {len(files):,} files')
-    return FAILED if embeddings.refused else 0
+    return FAILED if refused else 0
 
 
 def _show(progress: Progress, line: ProgressLine) -> None:
@@ -86,23 +92,27 @@ def _show(progress: Progress, line: ProgressLine) -> None:
     )
 
 
-def _files(inputs: Sequence[str]) -> list[str]:
-    """The files, and the media files in the folders and below."""
+def _files(inputs: Sequence[str]) -> tuple[list[str], list[Refusal]]:
+    """The files, and the media files in the folders and below; and the folders that can't be read."""
     from etils import epath
 
-    from diffmavil_jax.data.clip import DataError
-    from diffmavil_jax.data.listings.local import media_files
+    from diffmavil_jax.data.clip import DataError, Refusal
+    from diffmavil_jax.data.listings.local import is_media
+    from diffmavil_jax.data.listings.paths import readable_files
 
     files: list[str] = []
+    refused: list[Refusal] = []
     for name in inputs:
-        if os.path.isdir(name):
-            below = media_files(epath.Path(name))
-            if not below:
-                raise DataError(f'{name}: no media in it or below.')
-            files += [os.path.join(name, file) for file in below]
-        else:
+        if not os.path.isdir(name):
             files.append(name)
-    return files
+            continue
+        found, unreadable = readable_files(epath.Path(name))
+        below = [os.path.join(name, file) for file in found if is_media(file)]
+        if not below and not unreadable:
+            raise DataError(f'{name}: no media in it or below.')
+        files += below
+        refused += [Refusal(folder, f"can't be read: {reason}") for folder, reason in unreadable]
+    return files, refused
 
 
 COMMAND = Command(

@@ -29,20 +29,38 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add('--source', required=True, choices=list(SOURCES), metavar='SOURCE', help='one of the sources below')
-    add('--input', required=True, metavar='DIR', help='the folder of its lists and media')
+    add(
+        '--input',
+        required=True,
+        metavar='DIR',
+        help='the folder of its lists and media; of shards also a file, a glob or a-{000..099}.tar',
+    )
     add('--output', required=True, metavar='DIR', help='the dataset becomes DIR/NAME/1.0.0')
     add('--name', help='name of the dataset (default: that of the source)')
     add('--csv', metavar='FILE,...', default='', help='lists, if they are not in --input')
     add('--labels', metavar='FILE', help="AudioSet's class_labels_indices.csv, or one class a line")
     add(
+        '--label_column',
+        metavar='NAME',
+        default='',
+        help='of shards: the column, extension or JSON field of the labels (default: the usual names)',
+    )
+    add(
+        '--media_column',
+        metavar='NAME,...',
+        default='',
+        help='of Parquet: the columns of the media (default: those of sound or video)',
+    )
+    add(
         '--modalities',
         metavar='LIST',
+        default='',
         help='audio,video, audio or video: what a clip must have, and what is kept of it',
     )
     add(
         '--seconds', help='length of a clip, or all for the whole row (default: 10; all for sources of sound)'
     )
-    add('--frames', type=int, default=default.frames, help='frames of a clip (default: %(default)s)')
+    add('--frames', type=int, help='frames of a clip (default: 2 a second, 8 at least)')
     add(
         '--frame_size',
         type=int,
@@ -79,7 +97,7 @@ def _run(flags: argparse.Namespace) -> int:
 
     from diffmavil_jax.data.listings.registry import SOURCES
     from diffmavil_jax.data.listings.row import Request
-    from diffmavil_jax.data.prepare.settings import Settings
+    from diffmavil_jax.data.prepare.settings import Settings, usual_frames
 
     logging.disable(logging.WARNING)  # Beam warns of packages of Google's that it does not find
     try:
@@ -93,19 +111,23 @@ def _run(flags: argparse.Namespace) -> int:
         logging.disable(logging.NOTSET)
 
     source = SOURCES[flags.source]
+    seconds = _seconds(flags.seconds) if flags.seconds else source.seconds
+    request = Request(
+        input=epath.Path(_absolute(flags.input)),
+        labels=epath.Path(flags.labels) if flags.labels else None,
+        tables=tuple(map(epath.Path, _listed(flags.csv))),
+        eval_fraction=flags.eval_fraction,
+        folder_labels=flags.folder_labels,
+        label_column=flags.label_column,
+        media_columns=_listed(flags.media_column),
+    )
     prepared = prepare(
         flags.source,
-        Request(
-            input=epath.Path(_absolute(flags.input)),
-            labels=epath.Path(flags.labels) if flags.labels else None,
-            tables=tuple(map(epath.Path, _listed(flags.csv))),
-            eval_fraction=flags.eval_fraction,
-            folder_labels=flags.folder_labels,
-        ),
+        request,
         Settings(
-            modalities=_listed(flags.modalities) if flags.modalities else source.modalities,
-            seconds=_seconds(flags.seconds) if flags.seconds else source.seconds,
-            frames=flags.frames,
+            modalities=_listed(flags.modalities) or source.default_modalities(request),
+            seconds=seconds,
+            frames=usual_frames(seconds) if flags.frames is None else flags.frames,
             frame_size=flags.frame_size,
             jpeg_quality=flags.jpeg_quality,
             keep=_listed(flags.keep),

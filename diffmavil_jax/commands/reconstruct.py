@@ -16,7 +16,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         '--output',
         required=True,
         metavar='DIR',
-        help='the directory to write; files of an earlier call are replaced',
+        help='the directory to write to, which must have no file of the same name yet',
     )
     add(
         '--mask_ratio',
@@ -44,10 +44,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         '--start_s', type=float, default=0.0, metavar='S', help='second at which the clip begins (default: 0)'
     )
     add('--video', default='gif', metavar='FORMAT', help='gif or mp4 (default: %(default)s)')
+    add('--overwrite', action='store_true', help='replace files of --output, but never an input')
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from diffmavil_jax.data.clip import Refusal
+    from diffmavil_jax.data.clip import Refusal, printable
     from diffmavil_jax.inference.reconstruct import Options
     from diffmavil_jax.inference.reconstruction_files import reconstruct
 
@@ -55,13 +56,19 @@ def _run(flags: argparse.Namespace) -> int:
     options = Options(flags.mask_ratio, flags.drop, flags.steps, flags.sampler, flags.eta, flags.seed)
     refused = 0
     for result in reconstruct(
-        flags.files, flags.run, flags.output, options, start_s=flags.start_s, video=flags.video
+        flags.files,
+        flags.run,
+        flags.output,
+        options,
+        start_s=flags.start_s,
+        video=flags.video,
+        overwrite=flags.overwrite,
     ):
         if isinstance(result, Refusal):
             refused += 1
-            print(f'refused {result.path}: {result.reason}', file=sys.stderr)
+            print(f'refused {printable(result.path)}: {result.reason}', file=sys.stderr)
         else:
-            say(f'{result.path}: {" ".join(map(str, result.files))}')
+            say(f'{printable(result.path)}: {" ".join(printable(str(file)) for file in result.files)}')
     return FAILED if refused else 0
 
 

@@ -7,30 +7,31 @@ import os
 import sys
 import traceback
 
-from diffmavil_jax.commands.command import FAILED, WRONG, fail, leave
+from diffmavil_jax.commands.command import FAILED, STOPPED, WRONG, fail, leave
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 
 
-def train(config: Config, *, workdir: str | None, overwrite: bool, command: str, started: float) -> int:
+def train(config: Config, *, workdir: str, overwrite: bool, command: str, started: float) -> int:
     """Trains, evaluates and reports; see `experiment.run_experiment`.
 
     Args:
         config: the run.
-        workdir: the directory of the run; None for runs/NAME.
+        workdir: the directory of the run.
         overwrite: whether to set aside a run that is there, and start anew.
         command: what the user typed, for the report.
         started: time.time() when the process began.
 
     Returns:
-        The exit code: 0 done, or stopped and saved; 1 the run failed; 2 a wrong config or wrong data.
+        The exit code: 0 done, or stopped and saved; 1 the run failed; 2 a wrong config or wrong data; 130
+        interrupted before it could save.
     """
     # Registered first, so that it runs last at exit: the interpreter's own end would abort the process
     # where a thread is still compiling the next bucket.
     outcome = [FAILED]
     atexit.register(lambda: leave(outcome[0]))
     try:
-        outcome[0] = _train(config, workdir or f'runs/{config.name}', overwrite, command, started)
+        outcome[0] = _train(config, workdir, overwrite, command, started)
     except BaseException:
         _leave_the_others(FAILED)
         raise
@@ -44,7 +45,9 @@ def _train(config: Config, workdir: str, overwrite: bool, command: str, started:
     # Not at the top: importing JAX takes seconds, and memory has to be set up before.
     from diffmavil_jax import experiment
     from diffmavil_jax.parallel import hosts
+    from diffmavil_jax.parallel.compiler import start_soon
 
+    start_soon(config.compute.dtype)
     try:
         hosts.join(config.parallel)
         if not hosts.is_first():
@@ -56,6 +59,8 @@ def _train(config: Config, workdir: str, overwrite: bool, command: str, started:
         return fail(str(error), WRONG)
     except experiment.RUN_ERRORS as error:
         return fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        return fail('interrupted; the same command goes on from what was saved', STOPPED)
     hosts.leave()
     return 0
 

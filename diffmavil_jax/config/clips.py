@@ -24,6 +24,11 @@ class FrontEnd:
     divisor: float
     pad: Literal['before_normalization', 'after_normalization'] = 'before_normalization'
 
+    @property
+    def of_zero(self) -> float:
+        """What a log-mel of 0 becomes."""
+        return -self.mean / (self.divisor * self.std)
+
 
 FRONT_ENDS: Mapping[str, FrontEnd] = {
     'generated': FrontEnd(-7.748, 3.681, 1.0),  # measured on 256 clips of the generated world, 64 bins
@@ -51,6 +56,9 @@ class DataConfig:
     seconds: Annotated[float, must('from 0.2 to 3600', lambda value: 0.2 <= value <= 3_600)] = 2.0
     sample_rate: Annotated[int, must('a number of at least 1000', lambda rate: rate >= 1_000)] = 16_000  # Hz
     frames: Count = 8
+    # How long the pictures last, frames / video_seconds of them a second; 0: as long as the sound. Shorter
+    # ones are from a random stretch of the sound in training, and from its middle in evaluation.
+    video_seconds: NotNegative = 0.0
     frame_size: Count = 48  # pixels
     # The generated world: which factors sound and picture share, and how many clips there are.
     difficulty: Literal['easy', 'medium', 'hard'] = 'easy'
@@ -81,6 +89,17 @@ class DataConfig:
     def datasets(self) -> tuple[str, ...]:
         """The paths of prepared datasets."""
         return tuple(path.strip() for path in self.path if path.strip())
+
+    @property
+    def video_span(self) -> float:
+        """How long the pictures last, in seconds."""
+        return self.video_seconds or self.seconds
+
+    @property
+    def pictures(self) -> str:
+        """Those of a clip in words, such as `8 pictures`, or `8 pictures of 4 s` of a longer clip."""
+        of_part = f' of {self.video_span:g} s' if self.video_span < self.seconds else ''
+        return f'{self.frames} picture{"s" if self.frames > 1 else ""}{of_part}'
 
     @property
     def num_samples(self) -> int:

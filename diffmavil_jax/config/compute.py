@@ -8,6 +8,7 @@ from typing import Literal
 from diffmavil_jax.config.constraints import Whole
 
 _ALL_LAYERS = 1_000  # a scan is never longer
+CPU_UNROLL = 4  # layers; tests compile one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,5 +34,6 @@ class ComputeConfig:
         """
         gpu = platform == 'gpu'
         remat = ('dots' if gpu else 'none') if self.remat == 'auto' else self.remat
-        automatic = {'cpu': 4, 'gpu': _ALL_LAYERS if self.dtype == 'bfloat16' else 1}.get(platform, 1)
-        return dataclasses.replace(self, remat=remat, scan_unroll=self.scan_unroll or automatic)
+        automatic = {'cpu': CPU_UNROLL, 'gpu': _ALL_LAYERS if self.dtype == 'bfloat16' else 1}
+        unroll = self.scan_unroll or automatic.get(platform, 1)
+        return dataclasses.replace(self, remat=remat, scan_unroll=unroll)

@@ -11,7 +11,7 @@ from diffmavil_jax.config.constraints import Count, NotNegative, Ratio, at_least
 
 @dataclasses.dataclass(frozen=True)
 class VitSize:
-    """Width, depth and heads of a ViT encoder (Dosovitskiy et al. 2021, table 1)."""
+    """Width, depth and heads of a ViT encoder (Dosovitskiy et al. 2021)."""
 
     width: int
     depth: int
@@ -33,7 +33,7 @@ Temperature = Annotated[float, at_least(1e-4)]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Encoders, fusion and decoders (MAViL: Huang et al. 2022, section 3)."""
+    """Encoders, fusion and decoders (MAViL: Huang et al. 2022)."""
 
     size: SizeName = 'B'
     # Of the encoders. `stored`: a table among the parameters that is not trained, as in imported networks;
@@ -99,7 +99,7 @@ class MaskingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The loss terms (MAViL, section 3.1 and 3.2)."""
+    """The loss terms (MAViL)."""
 
     audio_weight: NotNegative = 1.0
     video_weight: NotNegative = 1.0

@@ -15,6 +15,8 @@ RENAMED = {
     'model.scan_unroll': 'compute.scan_unroll',
     'batch.parts': 'batch.microbatches',
     'finetune.average_decay': 'finetune.ema_decay',
+    'finetune.roll': 'augmentation.roll',
+    'finetune.gain_db': 'augmentation.gain_db',
 }
 
 

@@ -20,6 +20,14 @@ def _of_clips(config: Config) -> Iterator[tuple[str, str]]:
     data, audio, video = config.data, config.audio, config.video
     if data.weights and (data.source != 'tfds' or len(data.weights) != len(data.datasets)):
         yield 'data.weights', 'one for each dataset of data.path, with data.source=tfds'
+    if data.video_seconds > data.seconds:
+        yield 'data.video_seconds', f'at most data.seconds ({data.seconds:g}), or 0 for as long as the sound'
+    if config.augmentation.roll and config.objective != 'classification' and data.video_span == data.seconds:
+        yield (
+            'augmentation.roll',
+            f'false where pictures last as long as the sound ({data.seconds:g} s), for sound that is rolled '
+            'does not fit them; with data.video_seconds below that, no network is told when they begin',
+        )
     for split in sorted(set(data.train_split) & set(data.eval_split)):
         yield 'data.eval_split', f'without {split!r}, which is trained on'
     for field, count in (('num_mel_bins', audio.num_mel_bins), ('num_frames', audio.num_frames)):
@@ -70,6 +78,12 @@ def _of_training(config: Config) -> Iterator[tuple[str, str]]:
         yield 'optimizer.warmup_samples', f'at most train.samples ({config.train.samples})'
     if config.data.source == 'generated' and config.evaluation.retrieval_clips > config.data.eval_clips:
         yield 'evaluation.retrieval_clips', f'at most data.eval_clips ({config.data.eval_clips})'
+    galleries = config.data.eval_clips // config.evaluation.retrieval_clips
+    if config.data.source == 'generated' and config.evaluation.retrieval_galleries > max(1, galleries):
+        yield (
+            'evaluation.retrieval_galleries',
+            f'at most data.eval_clips / evaluation.retrieval_clips ({max(1, galleries)})',
+        )
     if finetune.select == 'best' and not finetune.validation_fraction:
         yield 'finetune.select', "'last' without validation clips (validation_fraction = 0)"
     if finetune.scratch and not config.init:

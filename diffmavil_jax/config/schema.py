@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from diffmavil_jax.config import clips, network, renamed, rules, training, tree
+from diffmavil_jax.config.augmentation import AugmentationConfig
 from diffmavil_jax.config.compute import ComputeConfig
 from diffmavil_jax.config.constraints import must
 
@@ -36,6 +37,7 @@ class Config:
     init: str = ''
     teacher: str = ''  # of `stage2`: the run whose tokens the student predicts (MAViL, stage 2)
     data: clips.DataConfig = clips.DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     audio: clips.AudioConfig = clips.AudioConfig()
     video: clips.VideoConfig = clips.VideoConfig()
     model: network.ModelConfig = network.ModelConfig()

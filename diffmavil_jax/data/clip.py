@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict
 
@@ -10,9 +11,12 @@ import numpy as np
 from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.config.clips import DataConfig
+from diffmavil_jax.data.take import FIXED, Take
 
 ARRAYS = {'audio': 'waveform', 'video': 'frames'}  # modality -> its key in a clip and in a batch
 NO_LABEL = -1
+
+_CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Clip(TypedDict):
     frames: NotRequired[UInt8[np.ndarray, 't h w 3']]
     label: int  # a class index, or NO_LABEL
     id: str
+    # All class indices of the item that came, ascending; of sources that put one in the place of another.
+    labels: NotRequired[Int64[np.ndarray, ' n']]
     present: NotRequired[Float[np.ndarray, ' 2']]  # by modality: 1, or 0 where a blank array stands in
     target: NotRequired[Float[np.ndarray, ' c']]  # 1 for each class of the clip, else 0; see data.wrappers
     # The unusable items of the source in whose place this one came, by index. A worker process refuses
@@ -49,17 +55,27 @@ class ArrayShape(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-    """What a source must deliver: `seconds` of mono sound, and `frames` square pictures of that time."""
+    """What a source must deliver: mono sound, and square pictures of the same time or of a stretch of it."""
 
     sample_rate: int  # Hz
     seconds: float
     frames: int
     frame_size: int  # pixels
+    video_seconds: float = 0.0  # how long the pictures last; 0: as long as the sound
 
     @classmethod
     def of(cls, data: DataConfig) -> ClipSpec:
         """The clips of a config."""
-        return cls(data.sample_rate, data.seconds, data.frames, data.frame_size)
+        return cls(data.sample_rate, data.seconds, data.frames, data.frame_size, data.video_seconds)
+
+    @property
+    def video_span(self) -> float:
+        """How long the pictures last, in seconds."""
+        return self.video_seconds or self.seconds
+
+    def video_start(self, take: Take) -> float:
+        """When the pictures begin, in seconds from the beginning of the sound."""
+        return take.video * (self.seconds - self.video_span)
 
     @property
     def num_samples(self) -> int:
@@ -102,7 +118,13 @@ class ClipSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Clip: ...
+    def __getitem__(self, index: int) -> Clip:
+        """Item `index` as it is evaluated."""
+        ...
+
+    def read(self, index: int, take: Take) -> Clip:
+        """Item `index` as a take of it, which depends on both alone; `self[index]` is that of FIXED."""
+        ...
 
     def refused(self) -> list[Refusal]:
         """What was refused so far, sorted by path."""
@@ -120,11 +142,15 @@ class ClipSource(Protocol):
         """Known facts of item `index`, by name: class indices such as `label`, or numbers [d].
 
         Of the generated world they are what the clip was made from; of other sources at most `label`.
+        Decodes an item that was never read, for another takes its place if it can't be used.
         """
         ...
 
     def labels(self, index: int) -> Int64[np.ndarray, ' n']:
-        """All class indices of item `index`, ascending."""
+        """All class indices of item `index`, ascending, without decoding it.
+
+        If it turned out to be unusable when it was decoded, they are those of the item in its place.
+        """
         ...
 
 
@@ -143,6 +169,11 @@ class Sources:
     held_out: ClipSource
     notes: tuple[str, ...] = ()
     coverage: str = ''
+
+
+def read(source: ClipSource, index: int, take: Take) -> Clip:
+    """Item `index` of a source as a take of it; only a source of random takes needs more than items."""
+    return source[index] if take == FIXED else source.read(index, take)
 
 
 def require_modalities(sources: Sequence[ClipSource], modalities: Sequence[str], consumer: str) -> None:
@@ -167,5 +198,10 @@ def clip_id(name: str, start_s: float) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with its surrogates escaped; they stand for the bytes of a file name that is not UTF-8."""
-    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+    """A name as one line of text that any output can hold.
+
+    Surrogates, which stand for the bytes of a file name that is not UTF-8, and control characters, such as
+    line ends, are escaped.
+    """
+    escaped = text.encode('utf-8', 'backslashreplace').decode('utf-8')
+    return _CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode(), escaped)

@@ -1,8 +1,8 @@
 """The `folder` source: clips of any media files, decoded when they are read.
 
 A CSV in the folder may say more about the files. It has a column `path` (relative to the CSV), and maybe
-`split`, `label`, `start_s` and `duration_s`. `data.folder_index` finds the clips and says which are held out;
-`listings.cutting` cuts files into clips.
+`split`, `label` or `labels`, `start_s` and `duration_s`. `data.folder_index` finds the clips and says which
+are held out; `listings.cutting` cuts files into clips.
 
 Nothing is dropped silently. `refused()` lists what can't be used, and `FolderSources.notes` says where a list
 was understood differently from how it may have been meant.
@@ -34,7 +34,9 @@ from diffmavil_jax.data.folder_index import (
     list_rows,
 )
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
+from diffmavil_jax.data.listings import paths
 from diffmavil_jax.data.sandbox import DecodePool
+from diffmavil_jax.data.take import FIXED, Take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +79,10 @@ def open_folder(
             empty.
     """
     root = pathlib.Path(path)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f'{root} is not a folder (config.data.path).')
-    listing = list_rows(epath.Path(root), folder_labels)
+    with paths.said(epath.Path(root)):
+        listing = list_rows(epath.Path(root), folder_labels)
     reader = FolderReader(root, spec, decoders, modalities)
     index = index_folder(reader, listing.rows)
     ledger = Ledger(str(root), len(index.places) + len(index.refused), max_bad_fraction)
@@ -94,30 +97,30 @@ def open_folder(
         if not places:
             raise DataError(_empty_part(root, held, any(row.split for row in listing.rows)))
         refused = [refusal for file, refusal in index.refused if (file in held_out) == held]
-        return FolderSource(reader, places, listing.class_names, refused, ledger, cache)
+        return FolderSource(reader, places, listing.class_names, listing.multi_label, refused, ledger, cache)
 
-    return FolderSources(part(False), part(True), tuple(index.notes))
+    return FolderSources(part(False), part(True), (*listing.notes, *index.notes))
 
 
 class FolderSource:
     """The training or the held-out clips of a folder (a ClipSource); `open_folder` makes both.
 
-    A clip that turns out to be unusable is refused, and the next usable one takes its place.
+    A clip that turns out to be unusable is refused, and the next usable one takes its place. A random take of
+    a clip that can't be used, for it may be silent there, gives way to the fixed one.
     """
-
-    multi_label = False
 
     def __init__(
         self,
         reader: FolderReader,
         places: Sequence[ClipPlace],
         label_names: tuple[str, ...],
+        multi_label: bool,
         refused: Sequence[Refusal],
         ledger: Ledger,
         cache: _Cache,
     ) -> None:
         self.name, self.modalities = str(reader.root), reader.modalities
-        self.label_names = label_names
+        self.label_names, self.multi_label = label_names, multi_label
         self._reader, self._places, self._cache = reader, places, cache
         self._usable = Substitutes(self.name, len(places), ledger, refused)
 
@@ -131,14 +134,23 @@ class FolderSource:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Clip:
-        """Decodes clip `index`, or takes it from the cache. Its arrays are read-only.
+        return self.read(index, FIXED)
+
+    def read(self, index: int, take: Take) -> Clip:
+        """Decodes a take of clip `index`; the fixed one may be in the cache. Its arrays may be read-only.
 
         Raises:
             DataError: more clips are unusable than config.data.max_bad_fraction allows.
         """
-        i, arrays, passed = self._usable.find(index, self._decode)
+        anew = None if take == FIXED else lambda i: self._decode_take(i, take)
+        i, arrays, passed = self._usable.find(index, self._decode, anew)
         place = self._places[i]
-        clip = Clip(**arrays, label=place.label, id=place.id)  # type: ignore[typeddict-item]
+        clip = Clip(
+            **arrays,  # type: ignore[typeddict-item]
+            label=self._label(place.labels),
+            labels=np.array(place.labels, np.int64),
+            id=place.id,
+        )
         if passed:
             clip['refused'] = passed
         return clip
@@ -150,32 +162,37 @@ class FolderSource:
         self._usable.record(refused)
 
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
-        """The label of item `index`, if there are labels.
+        """The label of item `index`, if each clip may have one; reads a clip that was never read.
 
-        Decodes the clip, because another takes its place if it can't be used.
+        For another takes its place if it can't be used.
         """
-        if not self.label_names:
+        if self.multi_label or not self.label_names:
             return {}
-        i, _, _ = self._usable.find(index, self._decode)
-        return {'label': self._places[i].label}
+        return {'label': self._label(self._places[self._usable.place(index, self._decode)].labels)}
 
     def labels(self, index: int) -> Int64[np.ndarray, ' n']:
-        label = self.factors(index).get('label', NO_LABEL)
-        return np.array([] if label == NO_LABEL else [label], np.int64)
+        return np.array(self._places[self._usable.expected(index)].labels, np.int64)
+
+    def _label(self, labels: tuple[int, ...]) -> int:
+        return labels[0] if len(labels) == 1 and not self.multi_label else NO_LABEL
 
     def _decode(self, i: int) -> ClipArrays:
         place = self._places[i]
         decoded = self._cache.get(place)
         if decoded is not None:
             return decoded
-        try:
-            decoded = self._reader.decode(place)
-        except media.MediaError as error:
-            raise UnusableError(Refusal(place.id, str(error))) from error
+        decoded = self._decode_take(i, FIXED)
         for array in decoded.values():
             array.flags.writeable = False  # the cache may hand it out again
         self._cache.put(place, decoded)
         return decoded
+
+    def _decode_take(self, i: int, take: Take) -> ClipArrays:
+        place = self._places[i]
+        try:
+            return self._reader.decode(place, take)
+        except media.MediaError as error:
+            raise UnusableError(Refusal(place.id, str(error))) from error
 
 
 class _Cache:

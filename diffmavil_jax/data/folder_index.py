@@ -6,7 +6,8 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 from etils import epath
@@ -14,31 +15,39 @@ from jaxtyping import Int16, UInt8
 
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data import media
-from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, ClipSpec, DataError, Refusal
-from diffmavil_jax.data.listings import reading
+from diffmavil_jax.data.clip import ARRAYS, ClipSpec, DataError, Refusal, clip_id, printable
 from diffmavil_jax.data.listings.cutting import cut
 from diffmavil_jax.data.listings.local import (
+    COLUMNS,
     EXTENSIONS,
     class_folder,
     media_files,
-    media_rows,
     media_tables,
+    read_table,
+    tables_in,
     unit_hash,
 )
 from diffmavil_jax.data.listings.row import Classes, Listing, Row
 from diffmavil_jax.data.sandbox import DecodePool
+from diffmavil_jax.data.take import FIXED, Take
 
 # What a CSV may have in its column `split`.
 TRAIN_SPLITS = ('train',)
 HELD_OUT_SPLITS = ('val', 'valid', 'validation', 'test', 'eval')
-# Columns of a CSV besides `path`.
-OPTIONAL_COLUMNS = ('split', 'label', 'start_s', 'duration_s')
 
 _HELD_OUT = 'held-out'
 _PROBING_THREADS = min(4, os.cpu_count() or 1)
 
 # By their keys in a clip.
 ClipArrays = dict[str, Int16[np.ndarray, ' samples'] | UInt8[np.ndarray, 't h w 3']]
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """For how many seconds the wanted modalities of a file last, and why the rest of it can't be used."""
+
+    seconds: float
+    unusable: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,40 +66,51 @@ class FolderReader:
     decoders: DecodePool
     modalities: tuple[str, ...]
 
-    def decode(self, place: ClipPlace) -> ClipArrays:
+    def decode(self, place: ClipPlace, take: Take = FIXED) -> ClipArrays:
         """Decodes a clip.
 
         Raises:
             MediaError: it can't be used.
         """
         file = self.root / place.file
-        arrays = self.decoders.decode(file, place.start_s, self.spec, self.modalities)  # type: ignore[arg-type]
+        modalities = cast(tuple[media.Modality, ...], self.modalities)
+        arrays = self.decoders.decode(file, place.begin_s(take), self.spec, modalities, take)
         return {ARRAYS[m]: array for m, array in zip(MODALITIES, arrays, strict=True) if array is not None}
 
-    def length_s(self, file: str) -> float | str:
-        """The length of a file in seconds, or the reason why it can't be used."""
+    def length_s(self, file: str) -> Length:
+        """How much of a file can be used."""
         try:
             info = self.decoders.probe(self.root / file)
+            return Length(info.lasts_s(self.modalities), info.left_out)
         except media.MediaError as error:
-            return str(error)
-        if 'video' in self.modalities and not info.has_video:
-            return 'no video'
-        if 'audio' in self.modalities and not info.has_audio:
-            return 'no audio'
-        return info.duration_s
+            return Length(0.0, str(error))
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipPlace:
-    """Where a clip is: from `start_s` on in `file`, a path below the folder; and its class index."""
+    """Where a clip is.
+
+    Attributes:
+        file: a path below the folder.
+        start_s: where it begins.
+        labels: its class indices.
+        earliest_s: where it begins at the earliest, if its start is random.
+        spare_s: how much later it may begin.
+    """
 
     file: str
     start_s: float
-    label: int
+    labels: tuple[int, ...]
+    earliest_s: float = 0.0
+    spare_s: float = 0.0
+
+    def begin_s(self, take: Take) -> float:
+        """Where a take of it begins."""
+        return self.start_s if take.start is None else self.earliest_s + take.start * self.spare_s
 
     @property
     def id(self) -> str:
-        return f'{self.file}@{self.start_s:.3f}'
+        return clip_id(self.file, self.start_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,20 +138,19 @@ def list_rows(root: epath.Path, folder_labels: bool) -> Listing:
         folder_labels: whether the first sub-folder of a file is its class, if there is no CSV.
 
     Raises:
-        DataError: there are no media, several CSVs, or one that can't be understood.
+        DataError: there are no media, several CSVs, or one that can't be understood; or a folder can't be
+            read.
     """
-    tables = media_tables(sorted(root.glob('*.csv')), OPTIONAL_COLUMNS)
+    tables, notes = media_tables(tables_in(root))
     if len(tables) > 1:
         raise DataError(
             f'{", ".join(table.name for table in tables)} in {root} all have a path column: leave one '
-            f'of them there, or let only one have any of the columns {", ".join(OPTIONAL_COLUMNS)}.'
+            f'of them there, or let only one have any of the columns {", ".join(COLUMNS)}.'
         )
     if tables:
-        lines = reading.read_table(tables[0], ['path'])
-        labels = [[cells['label']] if cells.get('label') else [] for _, cells in lines]
-        classes = Classes(sorted({name for names in labels for name in names}), tables[0].name)
-        rows = media_rows(lines, labels, classes, _split_of)
-        return Listing(sorted(rows, key=lambda row: (row.name, row.start_s or 0.0)), classes.names)
+        listing = read_table(tables[0], root, _split_of)
+        rows = sorted(listing.rows, key=lambda row: (row.name, row.start_s or 0.0))
+        return dataclasses.replace(listing, rows=rows, notes=notes)
     files = media_files(root)
     if not files:
         raise DataError(
@@ -139,24 +158,25 @@ def list_rows(root: epath.Path, folder_labels: bool) -> Listing:
             f'{" ".join(EXTENSIONS)}, and for a CSV with a path column in it.'
         )
     if not folder_labels:
-        return Listing([Row(file, '', file) for file in files])
+        return Listing([Row(file, '', file) for file in files], notes=notes)
     names = [class_folder(file) for file in files]
     classes = Classes(sorted(set(names)), str(root))
     rows = [
         Row(file, '', file, labels=classes.indices([name], file))
         for file, name in zip(files, names, strict=True)
     ]
-    return Listing(rows, classes.names)
+    return Listing(rows, classes.names, notes=notes)
 
 
-def _split_of(where: str, cells: Mapping[str, str], _: str) -> str:
-    if 'split' not in cells:
+def _split_of(where: str, text: str, file: str) -> str:
+    """The part that a cell of the column `split` stands for; empty: the hash of the name decides."""
+    del file
+    if not text:
         return ''
-    value = cells['split']
-    if value.lower() not in TRAIN_SPLITS + HELD_OUT_SPLITS:
+    if text.lower() not in TRAIN_SPLITS + HELD_OUT_SPLITS:
         allowed = f'{", ".join(TRAIN_SPLITS)}; or, held out, {", ".join(HELD_OUT_SPLITS)}'
-        raise DataError(f'{where}: split = {value!r}: must be one of {allowed}.')
-    return _HELD_OUT if value.lower() in HELD_OUT_SPLITS else TRAIN_SPLITS[0]
+        raise DataError(f'{where}: split = {text!r}: must be one of {allowed}; or empty.')
+    return _HELD_OUT if text.lower() in HELD_OUT_SPLITS else TRAIN_SPLITS[0]
 
 
 def index_folder(reader: FolderReader, rows: Sequence[Row]) -> FolderIndex:
@@ -167,18 +187,20 @@ def index_folder(reader: FolderReader, rows: Sequence[Row]) -> FolderIndex:
     beyond, num_cut = [], 0
     for row in rows:
         length = lengths[row.name]
-        if isinstance(length, str):
-            refused[row.name] = row.name, Refusal(row.name, length)
-            continue
-        clips = cut(row, length, reader.spec.seconds)
+        if length.unusable:
+            rest = clip_id(row.name, length.seconds) if length.seconds else printable(row.name)
+            refused[rest] = row.name, Refusal(rest, length.unusable)
+            if not length.seconds:
+                continue
+        clips = cut(row, length.seconds, reader.spec.seconds)
         if clips.start_ignored:
-            beyond.append(f'{row.name}: start_s {row.start_s:g}, length {length:.2f} s')
+            beyond.append(f'{printable(row.name)}: start_s {row.start_s:g}, length {length.seconds:.2f} s')
         if clips.too_short:
             whole = row.start_s is None or clips.start_ignored
-            name = row.name if whole else f'{row.name}@{row.start_s:.3f}'
+            name = printable(row.name) if whole else clip_id(row.name, row.start_s or 0.0)
             refused[name] = row.name, Refusal(name, clips.too_short)
-        for start_s in clips.starts_s:
-            place = ClipPlace(row.name, start_s, row.labels[0] if row.labels else NO_LABEL)
+        for i, start_s in enumerate(clips.starts_s):
+            place = ClipPlace(row.name, start_s, row.labels, *clips.stretch(i))
             places.setdefault(place.id, place)
         num_cut += len(clips.starts_s)
     notes = []
@@ -192,7 +214,7 @@ def index_folder(reader: FolderReader, rows: Sequence[Row]) -> FolderIndex:
     return FolderIndex(list(places.values()), list(refused.values()), notes)
 
 
-def _probe(reader: FolderReader, files: Sequence[str]) -> dict[str, float | str]:
+def _probe(reader: FolderReader, files: Sequence[str]) -> dict[str, Length]:
     with concurrent.futures.ThreadPoolExecutor(_PROBING_THREADS) as pool:
         return dict(zip(files, pool.map(reader.length_s, files), strict=True))
 
@@ -204,7 +226,7 @@ def held_out_files(
 
     The hash depends on the name alone, so that a file stays in its part when others come and go. There is one
     exception: if a part would have no usable file, the file with the nearest hash changes sides, and a note
-    says so.
+    says so. A file whose row states its split never does.
     """
     held_out = {row.name for row in rows if row.split == _HELD_OUT}
     by_hash = {row.name for row in rows if not row.split}
@@ -225,12 +247,12 @@ def held_out_files(
         return next((file for file in files if decodes(firsts[file])), None)
 
     if usable(file for file in in_order if file in held_out) is None:
-        moved = usable(file for file in in_order if file not in held_out)
+        moved = usable(file for file in in_order if file in by_hash - held_out)
         if moved is not None:
             held_out.add(moved)
             index.notes.append(f'the hash of the names held out no usable file, so {moved} is held out')
     elif usable(file for file in reversed(in_order) if file not in held_out) is None:
-        moved = usable(file for file in reversed(in_order) if file in held_out)
+        moved = usable(file for file in reversed(in_order) if file in by_hash & held_out)
         if moved is not None:
             held_out.remove(moved)
             index.notes.append(

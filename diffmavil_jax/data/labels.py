@@ -11,16 +11,13 @@ from diffmavil_jax.data.clip import ClipSource, DataError
 
 
 def label_sets(source: ClipSource) -> list[Int64[np.ndarray, ' _']]:
-    """The class indices of each clip."""
+    """The class indices of each clip; decodes none."""
     return [source.labels(i) for i in range(len(source))]
 
 
 def class_counts(sets: Iterable[Int64[np.ndarray, ' _']], classes: int) -> Int64[np.ndarray, ' c']:
     """The number of clips of each class."""
-    counts = np.zeros(classes, np.int64)
-    for labels in sets:
-        counts[labels] += 1
-    return counts
+    return np.bincount(np.concatenate([np.zeros(0, np.int64), *sets]), minlength=classes)
 
 
 def check_labels(source: ClipSource, sets: Sequence[Int64[np.ndarray, ' _']], least: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -70,7 +71,8 @@ class Ledger:
 class Substitutes:
     """Puts the next usable item in the place of one that can't be used.
 
-    So item i depends on the data alone, whatever was read before. An item that was refused is not read again.
+    So item i depends on the data alone, whatever was read before. An item that was refused is not read again,
+    but for random takes of it: some may be usable.
     """
 
     def __init__(self, where: str, length: int, ledger: Ledger, refused: Iterable[Refusal] = ()) -> None:
@@ -85,16 +87,21 @@ class Substitutes:
         self._where, self._length, self._ledger = where, length, ledger
         self._without_item = tuple(refused)
         self._refused: dict[int, Refusal] = {}
+        self._usable: set[int] = set()
 
-    def find(self, index: int, read: Callable[[int], T]) -> tuple[int, T, dict[int, Refusal]]:
+    def find(
+        self, index: int, read: Callable[[int], T], read_take: Callable[[int], T] | None = None
+    ) -> tuple[int, T, dict[int, Refusal]]:
         """The first usable item from `index` on, wrapping around at the end.
 
         Args:
             index: of the wanted item.
             read: makes item i, or raises an UnusableError.
+            read_take: the same for a random take of item i, of which `read` makes the fixed one. It is tried
+                first, of refused items too: what was refused before must not change what comes.
 
         Returns:
-            Its index, what `read` made of it, and the refused items before it, by index.
+            Its index, what was made of it, and the refused items before it, by index.
 
         Raises:
             IndexError: there is no such item.
@@ -105,9 +112,14 @@ class Substitutes:
         passed: dict[int, Refusal] = {}
         for offset in range(self._length):
             i = (index + offset) % self._length
+            if read_take is not None:
+                with contextlib.suppress(UnusableError):
+                    return i, read_take(i), passed
             if i not in self._refused:
                 try:
-                    return i, read(i), passed
+                    found = read(i)
+                    self._usable.add(i)
+                    return i, found, passed
                 except UnusableError as error:
                     self.record({i: error.refusal})
             passed[i] = self._refused[i]
@@ -116,6 +128,24 @@ class Substitutes:
         raise DataError(
             f'No clip of {self._length} from {self._where} can be used: {first.path}: {first.reason}.'
         )
+
+    def expected(self, index: int) -> int:
+        """The item that `find` would try first for `index`, by what is refused so far. Reads nothing.
+
+        Raises:
+            IndexError: there is no such item.
+        """
+        if not 0 <= index < self._length:
+            raise IndexError(f'clip {index} of {self._length}')
+        if not self._refused:
+            return index
+        following = ((index + offset) % self._length for offset in range(self._length))
+        return next((i for i in following if i not in self._refused), index)
+
+    def place(self, index: int, read: Callable[[int], object]) -> int:
+        """The item that `find` gives for `index`. Reads only what was never read."""
+        i = self.expected(index)
+        return i if i in self._usable else self.find(index, read)[0]
 
     def record(self, refused: Mapping[int, Refusal]) -> None:
         """Adds refusals, by index of their items.

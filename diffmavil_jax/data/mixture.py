@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from diffmavil_jax.config.clips import MODALITIES
-from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, Clip, ClipSource, DataError, Refusal
+from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, Clip, ClipSource, DataError, Refusal, read
+from diffmavil_jax.data.take import FIXED, Take, Takes
 from diffmavil_jax.data.wrappers import Balanced
 
 # Between the seeds of two parts, each of which is shuffled by its own seed.
@@ -54,12 +55,17 @@ class Mixture:
         return self.starts[-1]
 
     def __getitem__(self, index: int) -> Clip:
+        return self.read(index, FIXED)
+
+    def read(self, index: int, take: Take) -> Clip:
         k, i = self._place(index)
-        clip = self.parts[k][i].copy()
+        clip = read(self.parts[k], i, take).copy()
         for modality in set(MODALITIES) - set(self.modalities):
             clip.pop(ARRAYS[modality], None)  # type: ignore[misc]
         clip['id'] = f'{self.parts[k].name}/{clip["id"]}'
         clip['label'] = self._label(k, clip['label'])
+        if 'labels' in clip:
+            clip['labels'] = self._all_labels(k, clip['labels'])
         if 'refused' in clip:
             clip['refused'] = {self.starts[k] + j: refusal for j, refusal in clip['refused'].items()}
         return clip
@@ -85,7 +91,10 @@ class Mixture:
 
     def labels(self, index: int) -> Int64[np.ndarray, ' n']:
         k, i = self._place(index)
-        return np.sort([self._labels[k][label] for label in self.parts[k].labels(i)]).astype(np.int64)
+        return self._all_labels(k, self.parts[k].labels(i))
+
+    def _all_labels(self, k: int, labels: Int64[np.ndarray, ' n']) -> Int64[np.ndarray, ' n']:
+        return np.sort([self._labels[k][label] for label in labels]).astype(np.int64)
 
     def _label(self, k: int, label: int) -> int:
         return NO_LABEL if label == NO_LABEL else self._labels[k][label]
@@ -98,20 +107,32 @@ class Mixture:
         return k, index - self.starts[k]
 
 
-def endless(source: ClipSource, seed: int) -> grain.MapDataset:
+def endless(source: ClipSource, seed: int, takes: Takes | None = None) -> grain.MapDataset:
     """The clip at every position of an endless order, which depends on the seed and the sizes alone.
+
+    With `takes`, it is the take of its position.
 
     A source is shuffled anew in each epoch. Of a Mixture each part is, and any stretch of positions has
     clips of the parts in proportion to their weights, to within one clip. From a Balanced source clips are
     drawn with replacement.
     """
+    indices = _indices(source, seed)
+    if takes is None:
+        return indices.map(source.__getitem__)
+    return indices.map_with_index(functools.partial(_taken, source, takes))
+
+
+def _taken(source: ClipSource, takes: Takes, position: int, index: int) -> Clip:
+    return read(source, index, takes(position))
+
+
+def _indices(source: ClipSource, seed: int) -> grain.MapDataset:
     if isinstance(source, Balanced):
-        drawn = grain.MapDataset.range(_ENDLESS).map(functools.partial(source.draw, seed))
-        return drawn.map(source.__getitem__)
+        return grain.MapDataset.range(_ENDLESS).map(functools.partial(source.draw, seed))
     if not isinstance(source, Mixture):
-        return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+        return grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     streams = [
         grain.MapDataset.range(start, end).seed(seed + k * _SEED_STEP).shuffle().repeat()
         for k, (start, end) in enumerate(zip(source.starts, source.starts[1:], strict=False))
     ]
-    return grain.MapDataset.mix(streams, source.weights).map(source.__getitem__)
+    return grain.MapDataset.mix(streams, source.weights)

@@ -20,6 +20,7 @@ from absl import flags
 
 from diffmavil_jax.data.clip import ARRAYS, ClipSource, DataError
 from diffmavil_jax.data.mixture import endless
+from diffmavil_jax.data.take import Takes
 from diffmavil_jax.parallel.allocator import keep_freed_memory
 
 Batch = dict[str, np.ndarray]
@@ -46,6 +47,7 @@ class Loader:
         threads: int,
         prefetch_batches: int,
         largest_batch: int,
+        takes: Takes | None = None,
         workers: int = 0,
         host: int = 0,
         hosts: int = 1,
@@ -58,6 +60,7 @@ class Loader:
             threads: readers, in this process or in each worker process.
             prefetch_batches: batches made ahead of the next one.
             largest_batch: clips in the largest batch, of all hosts together.
+            takes: draws how each clip is taken; None: as in evaluation.
             workers: processes that read clips; with 0 this process does. They are started as new
                 interpreters, so it must be possible to import the main module.
             host: which host this is.
@@ -65,7 +68,7 @@ class Loader:
         """
         self._source = source
         # The randomness of a clip is derived from its position in this order.
-        self._dataset = endless(source, seed).map_with_index(_with_position)
+        self._dataset = endless(source, seed, takes).map_with_index(_with_position)
         ahead = 2 * threads if workers else max(threads, prefetch_batches * largest_batch)
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self._workers = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_CLIPS_PER_WORKER)

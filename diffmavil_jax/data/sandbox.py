@@ -27,6 +27,7 @@ import numpy as np
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.media.decoding import Frames, Waveform
+from diffmavil_jax.data.take import FIXED, Take
 
 DEFAULT_TIMEOUT_S = 60.0
 # Limit of a worker's heap: room for some pictures of the largest size allowed.
@@ -81,7 +82,12 @@ class DecodePool:
 
     @overload
     def decode(
-        self, source: media.Source, start_s: float, spec: ClipSpec, modalities: Collection[media.Modality]
+        self,
+        source: media.Source,
+        start_s: float,
+        spec: ClipSpec,
+        modalities: Collection[media.Modality],
+        take: Take = ...,
     ) -> tuple[Waveform | None, Frames | None]: ...
 
     def decode(
@@ -90,6 +96,7 @@ class DecodePool:
         start_s: float,
         spec: ClipSpec,
         modalities: Collection[media.Modality] = media.BOTH,
+        take: Take = FIXED,
     ) -> tuple[Waveform | None, Frames | None]:
         """Like `media.decode`.
 
@@ -97,7 +104,7 @@ class DecodePool:
             MediaError: that of `media.decode`, 'unreadable: decoder timed out', or
                 'unreadable: decoder crashed (SIGNAL)'.
         """
-        return self.call(media.decode, source, start_s, spec, modalities)
+        return self.call(media.decode, source, start_s, spec, modalities, take)
 
     def probe(self, source: media.Source) -> media.MediaInfo:
         """Like `media.probe`; raises like `decode`."""
@@ -209,8 +216,9 @@ def serve(descriptor: int, shared: int, timeout_s: float) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ignored or blocked signals are inherited
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, MEMORY_BYTES)):
+        with contextlib.suppress(OSError, ValueError):  # macOS refuses some; the time-out still holds
+            resource.setrlimit(limit, (value, value))
     connection, arena = Connection(descriptor), _Arena(shared)
     with contextlib.suppress(EOFError, ConnectionError):
         connection.send('ready')

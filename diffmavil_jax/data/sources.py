@@ -22,6 +22,7 @@ def open_sources(config: Config) -> Sources:
         DataError: there are no clips, or too many of them are unusable.
     """
     data, classifies = config.data, config.objective == 'classification'
+    modalities = config.finetune.modalities if classifies else MODALITIES
     spec = ClipSpec.of(data)
     train, held_out = (
         GeneratedWorld(spec, seed=seed, length=length, difficulty=data.difficulty)
@@ -47,11 +48,11 @@ def open_sources(config: Config) -> Sources:
             max_bad_fraction=data.max_bad_fraction,
             cache_bytes=int(data.cache_gb * 2**30),
             decoders=DecodePool(data.threads),
-            modalities=config.finetune.modalities if classifies else MODALITIES,
+            modalities=modalities,
             folder_labels=classifies,
         )
         return Sources(folder.train, folder.eval, folder.notes)
     # Imported here, because importing TFDS takes a second.
     from diffmavil_jax.data.prepared.splits import open_splits
 
-    return open_splits(data, spec, generated)
+    return open_splits(data, spec, generated, modalities)

@@ -6,7 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import TypeVar, cast
 
 import numpy as np
@@ -17,9 +17,13 @@ from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ClipSpec, Refusal, clip_id
 from diffmavil_jax.data.media.decoding import Frames, Waveform
 from diffmavil_jax.data.sandbox import DecodePool
+from diffmavil_jax.data.take import FIXED
 
 _SHORTEST = 0.1  # share of a window: less than this at the end of a file is dropped
 _SHORTEST_S = 0.03  # of a file
+# Share of a window that sound or pictures must last to be read for themselves, where the other has ended;
+# and share of what the other has in it that they must have to be read with it.
+_ALONE = 0.5
 _SILENT = 'silent'  # a reason for refusal
 
 CHOICES = ('auto', *MODALITIES, 'both')
@@ -38,7 +42,8 @@ class Window:
         end_s: where it ends in the file.
         waveform: None without sound.
         samples: how many samples of the waveform are from the file; the rest are zero.
-        frames: None without pictures. The last picture of the file is repeated after its end.
+        frames: None without pictures; of the middle, if they last for less than the window. The last picture
+            of the file is repeated after its end.
     """
 
     id: str
@@ -108,26 +113,30 @@ class Reader:
     def _places(self, pool: DecodePool, path: str) -> list[_Place | Refusal | FileEnd]:
         try:
             info = pool.probe(path)
-            modalities = self._modalities(info)
-            if info.duration_s < _SHORTEST_S:
-                raise media.MediaError(f'too short: {info.duration_s:.3f} s')
+            lengths = self._lengths(info)
+            longest = max(lengths.values())
+            if longest < _SHORTEST_S:
+                raise media.MediaError(f'too short: {longest:.3f} s')
         except media.MediaError as error:
             return [Refusal(path, str(error)), FileEnd()]
-        cut = cut_whole(info.duration_s, self._spec.seconds)
-        return [*(_Place(path, start_s, seconds, modalities) for start_s, seconds in cut), FileEnd()]
+        places: list[_Place | Refusal | FileEnd] = [
+            _Place(path, *window) for window in cut_streams(lengths, self._spec.seconds)
+        ]
+        rest = [Refusal(clip_id(path, info.duration_s), info.left_out)] if info.left_out else []
+        return [*places, *rest, FileEnd()]
 
-    def _modalities(self, info: media.MediaInfo) -> tuple[str, ...]:
-        """The modalities to read of a file.
+    def _lengths(self, info: media.MediaInfo) -> dict[str, float]:
+        """How long each modality lasts that is to be read of a file, in seconds.
+
+        Of `auto` each lasts as long as it does; of others, as long as all that are wanted do.
 
         Raises:
             MediaError: it lacks what is wanted.
         """
-        has = {'audio': info.has_audio, 'video': info.has_video}
         wanted = chosen(self._modality, self._offered)
-        lacking = [m for m in wanted if not has[m]]
-        if lacking and (self._modality != 'auto' or len(lacking) == len(wanted)):
-            raise media.MediaError(', '.join(f'no {m}' for m in lacking))
-        return tuple(m for m in wanted if has[m])
+        if self._modality != 'auto' or not info.lengths.keys() & set(wanted):
+            return dict.fromkeys(wanted, info.lasts_s(wanted))
+        return {m: info.lengths[m] for m in wanted if m in info.lengths}
 
     def _read(self, pool: DecodePool, item: _Place | Refusal | FileEnd) -> Window | Refusal | FileEnd:
         if not isinstance(item, _Place):
@@ -170,6 +179,32 @@ def cut_whole(length_s: float, seconds: float) -> list[tuple[float, float]]:
     return cut
 
 
+def cut_streams(
+    lengths: Mapping[str, float], seconds: float
+) -> Iterator[tuple[float, float, tuple[str, ...]]]:
+    """Where each window of a file begins, how much of it is in the file, and the modalities that are there.
+
+    Where one modality ends before the other, the windows after its end have the other alone.
+
+    Args:
+        lengths: how long each modality lasts, in seconds.
+        seconds: length of a window.
+    """
+    for start_s, there_s in cut_whole(max(lengths.values()), seconds):
+        left = {m: min(there_s, length - start_s) for m, length in lengths.items()}
+        full = {m: _whole_if_nearly(part, seconds) for m, part in left.items()}
+        longest = max(full.values())
+        together = tuple(m for m, part in full.items() if part >= _ALONE * longest)
+        alone = len(together) < len(lengths)
+        if start_s and alone and longest < _ALONE * seconds:
+            return
+        yield start_s, min(full[m] for m in together), together
+
+
+def _whole_if_nearly(part: float, seconds: float) -> float:
+    return seconds if part >= (1 - media.PADDED_FRACTION) * seconds - 1e-6 else part
+
+
 def read_window(
     source: media.Source,
     start_s: float,
@@ -179,7 +214,8 @@ def read_window(
 ) -> tuple[Waveform | None, Frames | None]:
     """Like `media.decode`, but only the first `there_s` seconds of the window are in the file.
 
-    The rest of the sound is zero, and the last picture is repeated.
+    The rest of the sound is zero. Pictures are from the middle of what is in the file, where they do not
+    cover all of it; where they would cover more, the last one is repeated.
 
     Raises:
         MediaError: that of `media.decode`.
@@ -192,10 +228,10 @@ def read_window(
         assert waveform is not None
         waveform = np.pad(waveform, (0, spec.num_samples - len(waveform)))
     if 'video' in modalities:
-        step_s = spec.seconds / spec.frames
-        count = max(1, math.floor(there_s / step_s + 1e-6))
-        part = dataclasses.replace(spec, seconds=min(there_s, count * step_s), frames=count)
-        _, frames = media.decode(source, start_s, part, ['video'])
+        step_s, span_s = spec.video_span / spec.frames, min(there_s, spec.video_span)
+        count = max(1, math.floor(span_s / step_s + 1e-6))
+        part = dataclasses.replace(spec, seconds=min(span_s, count * step_s), frames=count, video_seconds=0.0)
+        _, frames = media.decode(source, start_s + FIXED.video * (there_s - span_s), part, ['video'])
         assert frames is not None
         frames = np.concatenate([frames, np.repeat(frames[-1:], spec.frames - count, axis=0)])
     return waveform, frames

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int16, Int64, UInt8
 
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.clip import Clip, ClipSpec, Refusal
+from diffmavil_jax.data.take import FIXED, Take, cut_picture
 
 SHAPES = ('disc', 'square', 'triangle', 'cross')
 MATERIALS = ('rubber', 'wood', 'glass', 'metal')  # plain, stripes, checks, rings
@@ -83,11 +84,15 @@ class GeneratedWorld:
         return self._length
 
     def __getitem__(self, index: int) -> Clip:
+        return self.read(index, FIXED)
+
+    def read(self, index: int, take: Take) -> Clip:
+        """A clip has no more time than its own; its pictures are rendered whole, and cut."""
         rng = self._rng(index)
         factors = _draw_factors(rng, self._spec.seconds, self._difficulty)
         return {
             'waveform': _synthesise(rng, factors, self._spec),
-            'frames': _render(rng, factors, self._spec),
+            'frames': _taken(_render(rng, factors, self._spec, self._spec.video_start(take)), take),
             'label': _label(factors),
             'id': f'generated/{self._seed}/{index}',
         }
@@ -101,11 +106,13 @@ class GeneratedWorld:
     def factors(self, index: int) -> dict[str, Float[np.ndarray, ' d'] | int]:
         """The factors of item `index`: label, hue, size, pitch [1], impacts [frames], shape, material.
 
-        `impacts` is 1 in each of `frames` equal intervals that holds an impact, else 0.
+        `impacts` is 1 in each of `frames` equal intervals of the pictures that holds an impact, else 0.
         """
         drawn = _draw_factors(self._rng(index), self._spec.seconds, self._difficulty)
         times = np.asarray(drawn.seen_impacts)
-        counts, _ = np.histogram(times, bins=self._spec.frames, range=(0.0, self._spec.seconds))
+        begin = self._spec.video_start(FIXED)
+        span = (begin, begin + self._spec.video_span)
+        counts, _ = np.histogram(times, bins=self._spec.frames, range=span)
         return {
             'label': _label(drawn),
             'hue': np.array([drawn.hue]),
@@ -190,8 +197,16 @@ def _strike(rng: np.random.Generator, factors: Factors, spec: ClipSpec) -> Float
     return (left @ right).reshape(-1)[: spec.num_samples]
 
 
-def _render(rng: np.random.Generator, factors: Factors, spec: ClipSpec) -> UInt8[np.ndarray, 't h w 3']:
-    times = (np.arange(spec.frames) + 0.5) * spec.seconds / spec.frames
+def _taken(frames: UInt8[np.ndarray, 't h w 3'], take: Take) -> UInt8[np.ndarray, 't h w 3']:
+    if take.crop is not None:
+        frames = np.stack([cut_picture(frame, take.crop, len(frame)) for frame in frames])
+    return frames[:, :, take.columns]
+
+
+def _render(
+    rng: np.random.Generator, factors: Factors, spec: ClipSpec, start_s: float
+) -> UInt8[np.ndarray, 't h w 3']:
+    times = start_s + (np.arange(spec.frames) + 0.5) * spec.video_span / spec.frames
     radius = 0.14 + 0.12 * factors.size  # of the frame's side
     height, flash = _bounce(times, factors)
     x = rng.uniform(0.3, 0.7) + rng.uniform(-0.1, 0.1) * (times - times.mean())

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from diffmavil_jax.config.clips import MODALITIES
-from diffmavil_jax.data.clip import ARRAYS, Clip, ClipSource, ClipSpec, Refusal
+from diffmavil_jax.data.clip import ARRAYS, NO_LABEL, Clip, ClipSource, ClipSpec, Refusal, read
 from diffmavil_jax.data.labels import class_counts
+from diffmavil_jax.data.take import FIXED, Take
 
 _SMOOTHING = 0.01  # added to class counts, as in AudioMAE's sampler
 
@@ -29,7 +30,10 @@ class Subset:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Clip:
-        return self.source[self.indices[index]]
+        return self.read(index, FIXED)
+
+    def read(self, index: int, take: Take) -> Clip:
+        return read(self.source, self.indices[index], take)
 
     def refused(self) -> list[Refusal]:
         return self.source.refused()
@@ -52,12 +56,14 @@ class Targets(Subset):
         super().__init__(source, range(len(source)))
         self.modalities = tuple(modalities)
 
-    def __getitem__(self, index: int) -> Clip:
-        clip = self.source[index].copy()
+    def read(self, index: int, take: Take) -> Clip:
+        clip = read(self.source, index, take).copy()
         for modality in set(MODALITIES) - set(self.modalities):
             clip.pop(ARRAYS[modality], None)  # type: ignore[misc]
         clip['target'] = np.zeros(len(self.label_names), np.float32)
-        clip['target'][self.source.labels(index)] = 1.0
+        # Those of the item that came, which may stand in for another.
+        labels = clip.get('labels', [clip['label']] if clip['label'] != NO_LABEL else None)
+        clip['target'][self.source.labels(index) if labels is None else labels] = 1.0
         return clip
 
 
@@ -98,7 +104,10 @@ class Completed:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Clip:
-        clip = self._source[index].copy()
+        return self.read(index, FIXED)
+
+    def read(self, index: int, take: Take) -> Clip:
+        clip = read(self._source, index, take).copy()
         clip['present'] = np.array([ARRAYS[m] in clip for m in MODALITIES], np.float32)
         for modality in MODALITIES:
             if ARRAYS[modality] not in clip:

@@ -33,7 +33,7 @@ class PcaBaseline:
 
     @classmethod
     def fit(cls, clips: Num[np.ndarray, 'n ...'], max_components: int = 128) -> PcaBaseline:
-        """Randomised PCA (Halko et al. 2011, algorithms 4.4 and 5.1, one power iteration), with a fixed seed.
+        """Randomised PCA (Halko et al. 2011, one power iteration), with a fixed seed.
 
         Clips may have any real dtype, such as uint8. They are centred in float32 one block at a time,
         so that little memory is needed besides that of the clips.

@@ -13,9 +13,6 @@ from diffmavil_jax.data.clip import ClipSource
 from diffmavil_jax.evaluation import metrics
 from diffmavil_jax.evaluation.held_out import Batch, extract
 
-_RESAMPLES = 1_000
-_MULTI_LABEL_RESAMPLES = 100  # each sorts every class
-
 Predict = Callable[[Any, Batch], Any]
 
 
@@ -37,9 +34,8 @@ class Answers:
         return self._metric(self.probabilities, self.targets)
 
     def intervals(self) -> dict[str, metrics.Interval]:
-        """The scores with 95 % bootstrap intervals over the clips."""
-        resamples = _MULTI_LABEL_RESAMPLES if self.multi_label else _RESAMPLES
-        return metrics.bootstrap(self._metric, self.probabilities, self.targets, resamples=resamples)
+        """The scores with 95 % jackknife intervals over the clips."""
+        return metrics.jackknife(self._metric, self.probabilities, self.targets)
 
     def by_class(self) -> Float[np.ndarray, ' c']:
         """The average precision of each class or, with one class a clip, its recall."""

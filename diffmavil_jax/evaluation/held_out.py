@@ -88,7 +88,12 @@ class Network:
 
     def _features(self, params: Any, batch: Batch) -> dict[str, jax.Array]:
         patches = to_patches(batch, self.config)
-        return self._objective.model.apply({'params': params}, patches, method='features')
+        # An import may have both encoders and no fusion; it has no fused features then.
+        parts = [patches] if 'fusion' in params else [{m: x} for m, x in patches.items()]
+        features: dict[str, jax.Array] = {}
+        for part in parts:
+            features |= self._objective.model.apply({'params': params}, part, method='features')
+        return features
 
     def _reconstruct(self, params: Any, batch: Batch) -> dict[str, dict[str, Any]]:
         patches = to_patches(batch, self.config)

@@ -71,7 +71,7 @@ class RidgeProbe:
         return (_finite(features, 'features') - self._mean) / self._scale @ weights + mean
 
     def _strength(self, centred: Float[np.ndarray, 'n k'], projected: Float[np.ndarray, 'r k']) -> float:
-        """Exact leave-one-out: residual i / (1 - H_ii), H the hat matrix (Hastie et al. 2009, eq. 7.64)."""
+        """Exact leave-one-out: residual i / (1 - H_ii), H the hat matrix (Hastie et al. 2009)."""
         strengths = len(centred) * LAMBDAS
         errors = []
         for strength in strengths:
@@ -101,7 +101,7 @@ def linear_probe(
 
     Ridge regression predicts one-hot labels. In the space of its predictions each class is a normal
     distribution, all with the same covariance: still linear, and in closed form. Taking the largest
-    prediction would mask a class that lies between others (Hastie et al. 2009, section 4.2). Means and
+    prediction would mask a class that lies between others (Hastie et al. 2009). Means and
     covariance are those of leave-one-out predictions, which are like those of held-out clips. A class
     without train clips is always missed, and counts.
     """
@@ -135,7 +135,7 @@ def knn(
 ) -> float:
     """Held-out accuracy of a vote of the nearest train clips, by cosine similarity.
 
-    A vote weighs exp(cosine / 0.07) (Wu et al. 2018, section 3.4). There are 20 neighbours, as
+    A vote weighs exp(cosine / 0.07) (Wu et al. 2018). There are 20 neighbours, as
     in DINO (Caron et al. 2021). Equally near clips are taken in the order of the train
     set, and equal votes go to the lower class.
     """

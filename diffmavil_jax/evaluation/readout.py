@@ -6,7 +6,7 @@ Names are those of report/summary.json; see `suite`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,20 @@ def retrieve_both_ways(features: Features) -> Nested:
     a2v = retrieval.retrieval(features['audio'], features['video'])
     v2a = retrieval.retrieval(features['video'], features['audio'])
     return {'retrieval': {'a2v': named(a2v), 'v2a': named(v2a)}}
+
+
+def mean_retrieval(galleries: Sequence[Nested]) -> Nested:
+    """The mean of what `retrieve_both_ways` gives for each gallery; of several, `galleries` says how many."""
+    if len(galleries) == 1:
+        return galleries[0]
+    found = [gallery['retrieval'] for gallery in galleries]
+    return {
+        'retrieval': {
+            direction: {name: float(np.mean([f[direction][name] for f in found])) for name in scores}
+            | {'galleries': float(len(found))}
+            for direction, scores in found[0].items()
+        }
+    }
 
 
 def named(result: Mapping[str, float]) -> dict[str, float]:

@@ -18,7 +18,15 @@ from diffmavil_jax.data.clip import NO_LABEL, ClipSource, Sources
 from diffmavil_jax.evaluation import retrieval
 from diffmavil_jax.evaluation.baselines import raw_scores
 from diffmavil_jax.evaluation.held_out import Batch, Network, band_energies, extract, spread
-from diffmavil_jax.evaluation.readout import LABEL, Nested, Truth, named, read_out, retrieve_both_ways
+from diffmavil_jax.evaluation.readout import (
+    LABEL,
+    Nested,
+    Truth,
+    mean_retrieval,
+    named,
+    read_out,
+    retrieve_both_ways,
+)
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.plan.buckets import counts_at
 
@@ -39,7 +47,10 @@ class Suite:
         config = network.config
         self.network, self._train, self._held_out = network, train, held_out
         self._options = {'batch_size': config.evaluation.batch_size, 'threads': config.data.threads}
-        self.retrieval_clips = spread(len(held_out), config.evaluation.retrieval_clips)
+        self._galleries = galleries_of(
+            len(held_out), config.evaluation.retrieval_clips, config.evaluation.retrieval_galleries
+        )
+        self.retrieval_clips = self._galleries[0]
         self._reconstruction_clips = spread(len(held_out), config.evaluation.reconstruction_clips)
         self._probe_train = spread(len(train), config.evaluation.probe_train_clips)
         self._probe_eval = spread(len(held_out), config.evaluation.probe_eval_clips)
@@ -53,8 +64,13 @@ class Suite:
         return self._extract({'only': self._features(params)}, self._held_out, indices)['only']
 
     def retrieval(self, params: Any) -> Nested:
-        """Which sound belongs to which picture, among held-out clips, by uni-modal features."""
-        return retrieve_both_ways(self.features(params, self.retrieval_clips))
+        """Which sound belongs to which picture, among the held-out clips of a gallery, by uni-modal features.
+
+        See `mean_retrieval`, if there are several galleries.
+        """
+        return mean_retrieval(
+            [retrieve_both_ways(self.features(params, gallery)) for gallery in self._galleries]
+        )
 
     def reconstruction(self, params: Any) -> Nested:
         """Error energy over target energy of masked patches, by frequency; the mean predictor has 1.
@@ -122,6 +138,13 @@ class Suite:
         if labels is not None and (labels == NO_LABEL).any():
             labels = None
         return Truth(labels, factors)
+
+
+def galleries_of(held_out: int, clips: int, galleries: int) -> list[Sequence[int]]:
+    """The clips of each gallery, spread evenly; fewer galleries where the held-out clips do not suffice."""
+    galleries = max(1, min(galleries, held_out // clips))
+    chosen = spread(held_out, galleries * clips)
+    return [chosen[first::galleries] for first in range(galleries)]
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = '') -> dict[str, float]:

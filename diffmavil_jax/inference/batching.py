@@ -46,7 +46,10 @@ class Batcher:
         jax.block_until_ready([features for _, features in self._running])
 
     def finish(self, refused: Sequence[Refusal]) -> Embeddings:
-        """The features of all windows, in the order in which they were added."""
+        """The features of all windows, in the order in which they were added.
+
+        A window whose features are not finite is refused, and has no row.
+        """
         for waiting in self._waiting.values():
             if waiting:
                 self._start(waiting)
@@ -54,16 +57,16 @@ class Batcher:
             self._fetch()
         start_s, end_s = np.array(self._times, np.float64).reshape(-1, 2).T
         has_audio, has_video = np.array(self._has, bool).reshape(-1, 2).T
-        arrays = {kind: self._rows(kind) for kind in FEATURES}
-        return Embeddings(
+        embeddings = Embeddings(
             self._ids,
             start_s,
             end_s,
             has_audio=has_audio,
             has_video=has_video,
             refused=list(refused),
-            **arrays,
+            **{kind: self._rows(kind) for kind in FEATURES},
         )
+        return embeddings.only_finite()
 
     def _start(self, waiting: list[tuple[int, Window]]) -> None:
         """Computes a batch of the waiting windows, filled up to one of the sizes with copies of the last."""

@@ -15,9 +15,11 @@ from jaxtyping import Bool, Float
 from diffmavil_jax.atomic import replacing
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import Refusal
+from diffmavil_jax.storage.paths import local_path
 
 SUFFIXES = ('.npz', '.parquet')
 FEATURES = ('audio', 'video', 'fused')
+_NOT_FINITE = 'its features are not finite: the parameters of the network may be too large'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,14 +59,37 @@ class Embeddings:
         masks = {'audio': self.has_audio, 'video': self.has_video, 'fused': self.has_audio & self.has_video}
         return masks[kind]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a file in one step, and replaces one of the same name.
+    def only_finite(self) -> Embeddings:
+        """The rows whose features are all finite; the others are among the refused, by their ids."""
+        finite = np.ones(len(self), bool)
+        arrays = {kind: array for kind in FEATURES if (array := getattr(self, kind)) is not None}
+        for array in arrays.values():
+            finite &= np.isfinite(array).reshape(len(self), -1).all(axis=1)
+        if finite.all():
+            return self
+        bad = [Refusal(self.ids[i], _NOT_FINITE) for i in np.flatnonzero(~finite)]
+        there = {kind: self.has(kind)[finite].any() for kind in FEATURES}
+        kept = {kind: arrays[kind][finite] if kind in arrays and there[kind] else None for kind in FEATURES}
+        return Embeddings(
+            [self.ids[i] for i in np.flatnonzero(finite)],
+            self.start_s[finite],
+            self.end_s[finite],
+            audio=kept['audio'],
+            video=kept['video'],
+            fused=kept['fused'],
+            has_audio=self.has_audio[finite],
+            has_video=self.has_video[finite],
+            refused=[*self.refused, *bad],
+        )
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Writes a file in one step, and replaces one of the same name unless `overwrite` is false.
 
         An `.npz` file has `ids`, `start_s`, `end_s`, `has_audio`, `has_video` and the kinds of features
         that are not None, zero where a row lacks one. A `.parquet` file has the same columns, null there.
 
         Raises:
-            ConfigError: the suffix is another one, or the file can't be written.
+            ConfigError: the suffix is another one, or the file can't be written, or may not be replaced.
         """
         target = check_output(path)
         columns: dict[str, Any] = {
@@ -76,7 +101,7 @@ class Embeddings:
         }
         arrays = {kind: array for kind in FEATURES if (array := getattr(self, kind)) is not None}
         try:
-            with replacing(target) as draft:
+            with replacing(target, overwrite=overwrite) as draft:
                 if target.suffix == '.npz':
                     with draft.open('wb') as file:
                         np.savez(file, **columns, **arrays)
@@ -93,7 +118,7 @@ def check_output(path: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
         ConfigError: it has another suffix, or its folder does not exist.
     """
-    target = pathlib.Path(path).expanduser()
+    target = local_path(path, f'--output={path}')
     if target.suffix not in SUFFIXES:
         raise ConfigError(f'--output={path}: must end in {" or ".join(SUFFIXES)}.')
     if not target.parent.is_dir():

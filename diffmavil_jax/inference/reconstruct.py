@@ -144,12 +144,10 @@ class Reconstructor:
         """
         info, clip = pool.probe(path), self.clip
         has = {'audio': info.has_audio, 'video': info.has_video}
-        lacking = [m for m in MODALITIES if m != self.drop and not has[m]]
-        if lacking:
-            raise media.MediaError(', '.join(f'no {m}' for m in lacking))
-        left = info.duration_s - start_s
+        length = info.lasts_s([m for m in MODALITIES if m != self.drop])
+        left = length - start_s
         if left < _SHORTEST_S:
-            raise media.MediaError(f'too short: {info.duration_s:.2f} s, to begin at {start_s:g} s')
+            raise media.MediaError(f'too short: {length:.2f} s, to begin at {start_s:g} s')
         seconds = clip.seconds if left > (1 - media.PADDED_FRACTION) * clip.seconds else left
 
         def decode(modalities: Sequence[str]) -> Any:

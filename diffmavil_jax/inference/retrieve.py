@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import labels
@@ -21,7 +23,7 @@ from diffmavil_jax.saved.network import open_network
 def retrieve(
     run: str | os.PathLike[str], data: str, split: str, *, clips_per_class: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Measures cross-modal retrieval among some clips of each class (CAV-MAE, section 4.2).
+    """Measures cross-modal retrieval among some clips of each class (CAV-MAE).
 
     Uni-modal features are mean-pooled and compared by their cosine; a tie counts as a miss.
 
@@ -60,6 +62,13 @@ def retrieve(
         chosen = labels.few_of_each_class(sets, clips_per_class, seed)
     suite = make_suite(config, PretrainingObjective(config), Sources(source, source))
     features = suite.features(network.params, chosen)
+    for modality in MODALITIES:
+        bad = int((~np.isfinite(features[modality]).all(axis=1)).sum())
+        if bad:
+            raise ConfigError(
+                f'--run={os.fspath(run)}: the {modality} features of {bad:,} of {len(chosen):,} clips are '
+                f'not finite: its parameters may be too large.'
+            )
     return {
         'a2v': retrieval.retrieval(features['audio'], features['video']),
         'v2a': retrieval.retrieval(features['video'], features['audio']),

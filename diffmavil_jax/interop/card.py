@@ -36,12 +36,14 @@ def make_card(config: Config, params: Mapping[str, Any], *, licence: str, **fact
             'normalization': dataclasses.asdict(config.audio.normalization),
             'num_mel_bins': config.audio.num_mel_bins,
             'num_frames': config.audio.num_frames,
+            'seconds': config.data.seconds,
             'patch': config.audio.patch,
             'grid (time, frequency)': config.audio.grid,
         }
     if 'encoder_video' in params:
         card['video'] = {
             'frames': config.data.frames,
+            'seconds': config.data.video_span,
             'frame_size': config.data.frame_size,
             'mean': config.video.mean,
             'std': config.video.std,

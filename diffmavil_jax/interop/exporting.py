@@ -15,6 +15,8 @@ from diffmavil_jax.interop import to_timm, vit
 from diffmavil_jax.interop.card import make_card
 from diffmavil_jax.saved import weights
 from diffmavil_jax.saved.network import open_network
+from diffmavil_jax.storage.outputs import OutputDirectory
+from diffmavil_jax.storage.paths import open_path
 from diffmavil_jax.training.checkpoint import CheckpointStore
 
 _ENCODERS = ('encoder_audio', 'encoder_video')
@@ -46,16 +48,18 @@ def export(
     Raises:
         ConfigError: the run can't be read, or the directory can't be written.
     """
+    target = OutputDirectory(output, [run], overwrite)
+    target.check()
     network = open_network(run)
     config, samples, old = network.stored, network.samples_seen, network.card
     params, remarks = _without_decoders(network.params, config)
     if form == 'timm':
         params = {name: part for name, part in params.items() if not name.startswith('fusion')}
-    facts = _facts(pathlib.Path(run).expanduser(), config, samples) if old is None else _kept(old)
+    facts = _facts(open_path(run), config, samples) if old is None else _kept(old)
     facts['remarks'] = [*facts['remarks'], *remarks]
     licence = licence or (old or {}).get('licence', 'not stated')
     card = make_card(config, params, licence=licence, format=form, **facts)
-    root = weights.open_output(output, overwrite=overwrite)
+    root = target.open()
     if form == 'timm':
         card['timm'] = _write_timm(root, params, config)
         weights.write_card(root, card)

@@ -23,8 +23,7 @@ from diffmavil_jax.interop.layouts import LAYOUTS, Layout
 from diffmavil_jax.interop.state_dict import StateDict
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.saved import weights
-
-_SECONDS = 10.0  # of the clips of all layouts
+from diffmavil_jax.storage.outputs import OutputDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +58,11 @@ def import_weights(
         The card.
 
     Raises:
-        ConfigError: the file can't be read, lacks a parameter, or has a network of another shape.
+        ConfigError: the file can't be read, lacks a parameter, has one that the layout does not know, or has
+            a network of another shape.
     """
+    target = OutputDirectory(output, [path], overwrite)
+    target.check()
     layout = LAYOUTS[layout_name]
     file = StateDict(path)
     encoders = _encoders(file, layout, options)
@@ -68,7 +70,8 @@ def import_weights(
     if layout.fusion is not None and file.count(layout.fusion.prefix):
         params['fusion'] = vit.stack_of(file, (layout.fusion,))
         params['fusion_norm'] = vit.plain_norm(_depth_and_width(params['fusion'])[1])
-    config = _config(file, f'{layout_name}_import', params, encoders)
+    _check_names(file, layout_name, options)
+    config = _config(file, layout_name, params, encoders)
     _check_shapes(file, params, config)
     card = make_card(
         config,
@@ -79,14 +82,14 @@ def import_weights(
             'file': file.path.name,
             'sha256': file.sha256,
             'keys_used': file.taken(),
-            'keys_left_out': file.left_out(),
+            'keys_left_out': [*file.left_out(), *file.others()],
         },
         training_data='not stated',
         samples_seen=0,
         scores={},
         remarks=[*layout.remarks, *(remark for encoder in encoders for remark in encoder.remarks)],
     )
-    root = weights.open_output(output, overwrite=overwrite)
+    root = target.open()
     weights.write_params(root, params)
     weights.write_description(root, config, card)
     return card
@@ -103,7 +106,22 @@ def _encoders(file: StateDict, layout: Layout, options: Options) -> list[Encoder
     return encoders
 
 
-def _config(file: StateDict, name: str, params: Mapping[str, Any], encoders: Sequence[Encoder]) -> Config:
+def _check_names(file: StateDict, layout_name: str, options: Options) -> None:
+    """Raises ConfigError if a parameter that is not used may matter."""
+    layout = LAYOUTS[layout_name]
+    unknown = layout.unknown(file.left_out(), options.modalities or tuple(layout.encoders))
+    if unknown:
+        some = ', '.join(unknown[:5]) + (', ...' if len(unknown) > 5 else '')
+        raise ConfigError(
+            f'{file.path}: has {len(unknown)} parameters that --layout={layout_name} does not know: {some}. '
+            f'Without them the features may be others. Is it another network? If they do not matter, remove '
+            f'them from the file.'
+        )
+
+
+def _config(
+    file: StateDict, layout_name: str, params: Mapping[str, Any], encoders: Sequence[Encoder]
+) -> Config:
     encoder = next(iter(encoders[0].params.values()))
     depth, width = _depth_and_width(encoder)
     size = next((n for n, vit in VIT_SIZES.items() if (vit.width, vit.depth) == (width, depth)), None)
@@ -113,11 +131,17 @@ def _config(file: StateDict, name: str, params: Mapping[str, Any], encoders: Seq
     model = {'size': size, 'positions': 'stored', 'class_token': 'class_token' in encoder}
     if 'fusion' in params:
         model['fusion_layers'] = _depth_and_width(params['fusion'])[0]
-    sections: dict[str, Any] = {'model': model, 'data': {'seconds': _SECONDS}}
+    sections: dict[str, Any] = {'model': model, 'data': {'seconds': LAYOUTS[layout_name].seconds}}
     for encoder in encoders:
         for section, fields in encoder.settings.items():
             sections[section] = sections.get(section, {}) | dict(fields)
-    return from_dict({'name': name, **sections})
+    video_seconds = LAYOUTS[layout_name].video_seconds
+    if (
+        any('encoder_video' in encoder.params for encoder in encoders)
+        and video_seconds < sections['data']['seconds']
+    ):
+        sections['data']['video_seconds'] = video_seconds
+    return from_dict({'name': f'{layout_name}_import', **sections})
 
 
 def _depth_and_width(stack: Mapping[str, Any]) -> tuple[int, int]:

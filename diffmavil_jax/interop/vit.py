@@ -10,6 +10,7 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float
 
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop.layouts import Layers
 from diffmavil_jax.interop.state_dict import StateDict
 
@@ -36,7 +37,7 @@ def stack_of(file: StateDict, layers: Sequence[Layers]) -> Params:
     """The blocks of a file as our `Stack` holds them: each parameter has a leading axis of layers.
 
     Raises:
-        ConfigError: a parameter is missing.
+        ConfigError: a parameter is missing, or does not have the shape of one in such blocks.
     """
     blocks = [
         _block(file, f'{part.prefix}.{i}', part.norms)
@@ -44,6 +45,13 @@ def stack_of(file: StateDict, layers: Sequence[Layers]) -> Params:
         # At least one, so that a file without any raises an error that names the first.
         for i in range(max(1, file.count(part.prefix)))
     ]
+    for i, block in enumerate(blocks):
+        for name, array in block.items():
+            if array.shape != blocks[0][name].shape:
+                raise ConfigError(
+                    f'{file.path}: {name} of layer {i} has shape {list(array.shape)}, and that of layer 0 '
+                    f'{list(blocks[0][name].shape)}: all layers must have the same.'
+                )
     stacked = {name: np.stack([block[name] for block in blocks]) for name in blocks[0]}
     return {'layers': {'block': traverse_util.unflatten_dict(stacked, sep='/')}}
 
@@ -66,7 +74,7 @@ def blocks_of(stack: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def norm_of(file: StateDict, name: str) -> Params:
     """A layer norm of a file."""
-    return {'scale': file.take(f'{name}.weight'), 'bias': file.take(f'{name}.bias')}
+    return {'scale': file.take(f'{name}.weight', [None]), 'bias': file.take(f'{name}.bias', [None])}
 
 
 def plain_norm(width: int) -> Params:
@@ -106,13 +114,20 @@ def folded_convolution(
 
 def _block(file: StateDict, prefix: str, norms: str) -> dict[str, np.ndarray]:
     block = {
-        ours: _turned(file.take(f'{prefix}.{theirs.format(norms=norms)}'), transposed)
+        ours: _turned(file.take(f'{prefix}.{theirs.format(norms=norms)}', _axes(transposed)), transposed)
         for ours, theirs, transposed in _BLOCK
     }
+    width = len(block['self_norm/scale'])
     for ours, theirs, transposed in _FUSED:
-        for part, rows in zip(_PARTS, np.split(file.take(f'{prefix}.{theirs}'), 3), strict=True):
+        fused = file.take(f'{prefix}.{theirs}', [3 * width, *_axes(transposed)[1:]])
+        for part, rows in zip(_PARTS, np.split(fused, 3), strict=True):
             block[f'self_attention/{part}/{ours}'] = _turned(rows, transposed)
     return block
+
+
+def _axes(transposed: bool) -> list[None]:
+    """The shape of a matrix, which is stored transposed, or of a vector."""
+    return [None, None] if transposed else [None]
 
 
 def _turned(array: np.ndarray, transposed: bool) -> np.ndarray:

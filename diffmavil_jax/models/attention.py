@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffmavil_jax.config.compute import ComputeConfig
+from diffmavil_jax.config.schema import Config
 
 Implementation = Literal['auto', 'xla', 'cudnn']
 
@@ -21,7 +22,7 @@ def attend(
     implementation: str = 'xla',
     lengths: tuple[int, int] | None = None,
 ) -> Float[Array, 'b h q c']:
-    """softmax(query key^T / sqrt(c)) value (Vaswani et al. 2017, eq. 1), softmax in float32.
+    """softmax(query key^T / sqrt(c)) value (Vaswani et al. 2017), softmax in float32.
 
     `cudnn`, on NVIDIA GPUs in bfloat16, never writes the weights to memory (Dao et al. 2022).
     `choose` says whether it works here.
@@ -58,13 +59,15 @@ def _attend_cudnn(
     return mixed[:, : query.shape[2]].swapaxes(1, 2)
 
 
-def for_this_machine(compute: ComputeConfig) -> tuple[ComputeConfig, str]:
-    """A saved network's settings with an attention that works here, and why it was chosen.
+def for_this_machine(config: Config) -> tuple[Config, str]:
+    """The config with `compute` as it suits this machine, and why its attention was chosen.
 
     A network that was trained on a GPU may be opened on a CPU: `cudnn` is chosen again, `xla` works anywhere.
     """
+    compute = config.compute
     attention, reason = choose('auto' if compute.attention == 'cudnn' else compute.attention, compute.dtype)
-    return dataclasses.replace(compute.on(jax.default_backend()), attention=attention), reason
+    compute = dataclasses.replace(compute.on(jax.default_backend()), attention=attention)
+    return dataclasses.replace(config, compute=compute), reason
 
 
 def choose(asked: Implementation, dtype: str) -> tuple[Implementation, str]:
@@ -79,6 +82,12 @@ def choose(asked: Implementation, dtype: str) -> tuple[Implementation, str]:
         return asked, 'set in the config'
     if jax.default_backend() != 'gpu' or dtype != 'bfloat16':
         return 'xla', f'cuDNN has none for {dtype} on {jax.default_backend()}'
+    return _try_cudnn()
+
+
+@functools.cache
+def _try_cudnn() -> tuple[Implementation, str]:
+    """What a trial of cuDNN's attention says; one a process, because it compiles two programs."""
     keys = jax.random.split(jax.random.key(0), 3)
     inputs = [
         jax.random.normal(key, (2, 4, n, 64), jnp.bfloat16)

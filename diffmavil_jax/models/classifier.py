@@ -21,7 +21,7 @@ MOMENTS = 'feature_moments'  # of a linear probe: measured, not trained
 class Standardized(nn.Module):
     """(x - mean) / deviation of each feature, with moments that are not trained.
 
-    It stands for the batch norm without parameters of the probe of He et al. 2022 (appendix A.1). A
+    It stands for the batch norm without parameters of the probe of He et al. 2022. A
     probe's encoder is frozen, so moments over all training clips replace running ones.
     """
 
@@ -36,7 +36,7 @@ class Standardized(nn.Module):
 
 
 class Classifier(nn.Module):
-    """One encoder, or both with their fusion, and a linear layer (MAViL, section 4).
+    """One encoder, or both with their fusion, and a linear layer (MAViL).
 
     Encoders and fusion have the names and shapes that `PretrainingModel` gives them. Tokens are
     pooled by their mean without class tokens or, for an attentive probe, by the attention of one

@@ -13,7 +13,7 @@ from diffmavil_jax.models.transformer import Compute, Stack, dense, flat, layer_
 
 
 class Decoder(nn.Module):
-    """Predicts the masked patches (MAViL, section 3.1; DiffMAE, section 3.2).
+    """Predicts the masked patches (MAViL; DiffMAE).
 
     The decoded tokens start from a learnable mask token (MAE) or, given noisy patches,
     from their embedding (DiffMAViL). See `ModelConfig` for the kinds.

@@ -83,7 +83,7 @@ def make_encoder(
 
 
 class FusionEncoder(nn.Module):
-    """g: plain blocks over [class_a, audio, class_v, video] (MAViL, section 3.1)."""
+    """g: plain blocks over [class_a, audio, class_v, video] (MAViL)."""
 
     depth: int
     heads: int

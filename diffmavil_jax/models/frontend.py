@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
@@ -54,7 +55,9 @@ def log_mel(
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, fft_length - window)))
     spectrum = jnp.fft.rfft(frames)[..., :-1]
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    energies = power @ mel_filters(num_mel_bins, fft_length, sample_rate)
+    # TPUs and newer GPUs round the factors of a float32 product to fewer bits unless they are told not to.
+    filters = mel_filters(num_mel_bins, fft_length, sample_rate)
+    energies = jnp.matmul(power, filters, precision=jax.lax.Precision.HIGHEST)
     return jnp.log(jnp.maximum(energies, LOG_FLOOR))
 
 
@@ -90,8 +93,7 @@ def pad_after(
     window, hop, _ = framing(sample_rate)
     frames = 1 + (samples - window) // hop
     front_end = config.normalization
-    zero = -front_end.mean / (front_end.divisor * front_end.std)
-    padding = zero if front_end.pad == 'before_normalization' else 0.0
+    padding = front_end.of_zero if front_end.pad == 'before_normalization' else 0.0
     filled = jnp.arange(features.shape[1]) < frames[:, None]
     return jnp.where(filled[..., None], features, padding)
 

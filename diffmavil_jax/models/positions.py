@@ -71,7 +71,7 @@ def picture_table(
 
 
 def timestep_embedding(timesteps: int, width: int) -> Float[np.ndarray, 'timesteps d']:
-    """Sinusoidal embedding of every diffusion time step (Ho et al. 2020, appendix B)."""
+    """Sinusoidal embedding of every diffusion time step (Ho et al. 2020)."""
     return _sincos(np.arange(timesteps), width).astype(np.float32)
 
 
@@ -82,7 +82,7 @@ def _resized(table: np.ndarray, grid: tuple[int, ...], wanted: tuple[int, ...]) 
 
 
 def _sincos(positions: np.ndarray, width: int) -> np.ndarray:
-    """Vaswani et al. 2017, section 3.5, with the sines first as in MAE."""
+    """Vaswani et al. 2017, with the sines first as in MAE."""
     frequencies = 10_000.0 ** (-np.arange(width // 2) / (width // 2))
     angles = np.outer(positions, frequencies)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)

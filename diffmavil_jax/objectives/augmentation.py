@@ -1,13 +1,40 @@
-"""Augmentation for training on labels. What a clip draws depends on its own random key alone.
+"""Augmentation within the step. What a clip draws depends on its own random key alone.
 
-Mixing is the only one that needs a second clip: it takes the next one of the batch.
+`data.take` draws what is cut out of longer sound and larger pictures. Mixing is the only one that needs a
+second clip: it takes the next one of the batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Num
+
+from diffmavil_jax.config.augmentation import AugmentationConfig
+
+# The median of so many uniform numbers has the distribution Beta(10, 10), and is drawn without a loop.
+_UNIFORMS = 19
+
+
+def augment_sound(
+    waveform: Num[Array, 'b samples'], config: AugmentationConfig, keys: Callable[[str], Key[Array, ' b']]
+) -> Num[Array, 'b samples']:
+    """Rolls and amplifies each sound as the config says.
+
+    Args:
+        waveform: sounds.
+        config: what is changed.
+        keys: from the name of a random stream to a key for each sound.
+    """
+    if config.roll:
+        waveform = roll(waveform, keys('roll'))
+    if config.gain:
+        waveform = amplify(waveform, keys('amplitude'))
+    if config.gain_db:
+        waveform = gain(waveform, keys('gain'), config.gain_db)
+    return waveform
 
 
 def roll(waveform: Num[Array, 'b samples'], keys: Key[Array, ' b']) -> Num[Array, 'b samples']:
@@ -23,6 +50,15 @@ def gain(
     """Makes each sound louder or softer by a uniformly drawn level of up to `decibels`."""
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (), minval=-decibels, maxval=decibels))(keys)
     return waveform.astype(jnp.float32) * 10 ** (drawn[:, None] / 20)
+
+
+def amplify(waveform: Num[Array, 'b samples'], keys: Key[Array, ' b']) -> Float[Array, 'b samples']:
+    """Multiplies each sound by 0.5 + Beta(10, 10), as AudioMAE does after rolling it."""
+
+    def draw(key: jax.Array) -> jax.Array:
+        return 0.5 + jnp.sort(jax.random.uniform(key, (_UNIFORMS,)))[_UNIFORMS // 2]
+
+    return waveform.astype(jnp.float32) * jax.vmap(draw)(keys)[:, None]
 
 
 def mixing_weights(keys: Key[Array, ' b'], rate: float, alpha: float) -> Float[Array, ' b']:
@@ -52,11 +88,12 @@ def mix_waveforms(
 
 
 def blank_stripe(
-    spectrogram: Float[Array, 'b t f'], keys: Key[Array, ' b'], widest: int, axis: int
+    spectrogram: Float[Array, 'b t f'], keys: Key[Array, ' b'], widest: int, axis: int, fill: float = 0.0
 ) -> Float[Array, 'b t f']:
-    """Zeroes one stripe of up to `widest` - 1 frames (axis 1) or mel bins (axis 2).
+    """Fills one stripe of up to `widest` - 1 frames (axis 1) or mel bins (axis 2).
 
-    SpecAugment (Park et al. 2019), whose padding value is the mean, which is 0 after normalisation.
+    SpecAugment (Park et al. 2019) fills it with the mean, which is 0 after normalisation. AudioMAE blanks a
+    stripe before normalisation, so that it has `FrontEnd.of_zero` after it.
     """
     size = spectrogram.shape[axis]
 
@@ -68,11 +105,11 @@ def blank_stripe(
         return (index < start) | (index >= start + width)
 
     kept = jnp.expand_dims(jax.vmap(stripe)(keys), 3 - axis)
-    return jnp.where(kept, spectrogram, 0.0)
+    return jnp.where(kept, spectrogram, fill)
 
 
 def random_lines(keys: Key[Array, ' b'], grid: tuple[int, int], kept: tuple[int, int]) -> Int[Array, 'b k']:
-    """Tokens where randomly kept times and frequencies cross, in order (AudioMAE, section 3)."""
+    """Tokens where randomly kept times and frequencies cross, in order (AudioMAE)."""
 
     def draw(key: jax.Array) -> jax.Array:
         chosen = [

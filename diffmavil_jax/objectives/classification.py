@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,13 +101,9 @@ class ClassificationObjective:
     def _augmented(
         self, batch: dict[str, jax.Array], positions: jax.Array, weights: jax.Array | None
     ) -> dict[str, jax.Array]:
-        finetune = self.config.finetune
         if 'waveform' in batch:
-            waveform = batch['waveform']
-            if finetune.roll:
-                waveform = augmentation.roll(waveform, self._keys('roll', positions))
-            if finetune.gain_db:
-                waveform = augmentation.gain(waveform, self._keys('gain', positions), finetune.gain_db)
+            keys = functools.partial(self._keys, positions=positions)
+            waveform = augmentation.augment_sound(batch['waveform'], self.config.augmentation, keys)
             if weights is not None:
                 waveform = augmentation.mix_waveforms(waveform, weights)
             batch['waveform'] = waveform
@@ -121,11 +118,12 @@ class ClassificationObjective:
         config, patches = self.config, {}
         if 'audio' in config.finetune.modalities:
             audio = spectrogram(batch['waveform'], config.audio, config.data.sample_rate)
+            fill = config.audio.normalization.of_zero if config.finetune.spec_augment_fill == 'zero' else 0.0
             stripes = (config.finetune.spec_augment_time, config.finetune.spec_augment_frequency)
             for axis, widest in enumerate(stripes, 1):
                 if positions is not None and widest:
                     keys = self._keys(f'stripe {axis}', positions)
-                    audio = augmentation.blank_stripe(audio, keys, widest, axis)
+                    audio = augmentation.blank_stripe(audio, keys, widest, axis, fill)
             patches['audio'] = patchify_audio(audio, config.audio.patch)
         if 'video' in config.finetune.modalities:
             video = pixels(batch['frames'], config.video)

@@ -16,7 +16,7 @@ def info_nce(
     """Symmetric InfoNCE of pairs (left i, right i) against all others of the batch.
 
     L2-normalised cosine similarities over a temperature; the mean of both directions
-    (MAViL, eq. 3 and 4; van den Oord et al. 2018). The arrays are global: under jit on a
+    (MAViL; van den Oord et al. 2018). The arrays are global: under jit on a
     mesh the negatives come from every device.
 
     Args:
@@ -29,7 +29,8 @@ def info_nce(
         The loss of each pair, and whether left i scores right i above all others.
     """
     left, right = _normalize(left), _normalize(right)
-    logits = (left @ right.T) / temperature
+    # A division by 0.1 shows what TPUs and newer GPUs round away unless they are told not to.
+    logits = jnp.matmul(left, right.T, precision=jax.lax.Precision.HIGHEST) / temperature
     own = jnp.eye(len(left), dtype=bool)
     # CPU: not jnp.diagonal. Over several devices its gradient gathers inside a conditional, and XLA's CPU
     # runtime may start that and another collective in a different order in each process.

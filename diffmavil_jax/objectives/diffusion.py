@@ -1,7 +1,7 @@
 """The noise schedule, diffused patches, and what the decoder predicts.
 
 Linear betas (Ho et al. 2020) or the cosine schedule (Nichol and Dhariwal 2021), each beta
-raised to rho (DiffMAE: Wei et al. 2023, section 3.2); x_0, eps or v targets (Salimans and Ho 2022).
+raised to rho (DiffMAE: Wei et al. 2023); x_0, eps or v targets (Salimans and Ho 2022).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def alphas_cumprod(config: DiffusionConfig) -> Float[np.ndarray, ' timesteps']:
 def diffuse(
     patches: Float[Array, 'b n p'], noise: Float[Array, 'b n p'], alpha_bar: Float[Array, ' b']
 ) -> Float[Array, 'b n p']:
-    """Draws x_t from q(x_t | x_0), one noise level for each clip (Ho et al. 2020, eq. 4).
+    """Draws x_t from q(x_t | x_0), one noise level for each clip (Ho et al. 2020).
 
     Args:
         patches: clean patches x_0, in the units of the front end (normalised log-mel or pixels).

@@ -15,6 +15,7 @@ from diffmavil_jax.config.schema import Config
 from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.pretraining import Outputs, PretrainingModel, View
 from diffmavil_jax.objectives import diffusion
+from diffmavil_jax.objectives.augmentation import augment_sound
 from diffmavil_jax.objectives.contrastive import info_nce
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.masking import contrast_masks, random_masks
@@ -100,7 +101,8 @@ class PretrainingObjective:
         counts: Mapping[str, TokenCounts],
         targets_of: Targets,
     ) -> tuple[Float[Array, ''], Metrics]:
-        patches, positions = to_patches(batch, self.config), batch['position']
+        positions = batch['position']
+        patches = to_patches(self._augmented(batch), self.config)
         views = self.views(patches, positions, counts, power=self.config.masking.contrast_power)
         if self.config.loss.second_view:
             views = self._with_second_views(views, positions, counts)
@@ -115,6 +117,14 @@ class PretrainingObjective:
         per_clip = jnp.stack(weighted).sum(axis=0)
         metrics = {'loss': (per_clip.sum(), jnp.float32(len(per_clip)))}
         return per_clip.mean(), metrics | {name: term.metric for name, term in terms.items()}
+
+    def _augmented(self, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The batch with its sound as it is trained on."""
+
+        def keys(stream: str) -> jax.Array:
+            return clip_keys(self.config.seed, f'sound {stream}', batch['position'])
+
+        return {**batch, 'waveform': augment_sound(batch['waveform'], self.config.augmentation, keys)}
 
     def views(
         self,
@@ -139,7 +149,7 @@ class PretrainingObjective:
         views = {}
         for modality in MODALITIES:
             clean, count = patches[modality], counts[modality]
-            visible, decoded = self._masks(f'{view} {modality} mask', positions, clean, count, power)
+            visible, decoded = self._masks(view, modality, positions, clean, count, power)
             views[modality] = View(clean, visible, decoded)
             if self.config.diffusion.enabled:
                 steps = self._timesteps(positions, f'{view} {modality} timestep', timestep)
@@ -185,17 +195,24 @@ class PretrainingObjective:
         result, power = {}, self.config.masking.contrast_power
         for modality, view in views.items():
             count = dataclasses.replace(counts[modality], decoded=0)
-            second, _ = self._masks(f'second {modality} mask', positions, view.patches, count, power)
+            second, _ = self._masks('second', modality, positions, view.patches, count, power)
             result[modality] = dataclasses.replace(view, second=second)
         return result
 
     def _masks(
-        self, stream: str, positions: jax.Array, patches: jax.Array, count: TokenCounts, power: float
+        self,
+        view: str,
+        modality: str,
+        positions: jax.Array,
+        patches: jax.Array,
+        count: TokenCounts,
+        power: float,
     ) -> tuple[Int[Array, 'b k'], Int[Array, 'b m']]:
-        keys = clip_keys(self.config.seed, stream, positions)
+        keys = clip_keys(self.config.seed, f'{view} {modality} mask', positions)
         if power == 0:
             return random_masks(keys, patches.shape[1], count.visible, count.decoded)
-        return contrast_masks(keys, patches, power, count.visible, count.decoded)
+        channels = 3 if modality == 'video' else 1
+        return contrast_masks(keys, patches, power, count.visible, count.decoded, channels=channels)
 
     def _reconstruction_terms(
         self, outputs: Outputs, targets: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]

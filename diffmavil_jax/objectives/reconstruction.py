@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 
 def normalize_patches(patches: Float[Array, 'b n p']) -> Float[Array, 'b n p']:
-    """Each patch to mean 0 and variance 1 (MAE, section 4.1; unbiased variance plus 1e-6)."""
+    """Each patch to mean 0 and variance 1 (MAE; unbiased variance plus 1e-6)."""
     mean, scale = _moments(patches)
     return (patches - mean) / scale
 

@@ -1,7 +1,7 @@
 """Sampling of masked patches: DDIM (Song et al. 2021) and ancestral (Ho et al. 2020), on estimates of x_0.
 
 Visible patches are encoded and fused once; each step runs a decoder. They are not diffused, and stay as
-they are (DiffMAE: Wei et al. 2023, section 3.2).
+they are (DiffMAE: Wei et al. 2023).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def make_steps(config: Config, count: int, sampler: str = 'ddim', eta: float = 0
     Args:
         config: of the run.
         count: see `step_limits`.
-        sampler: `ddim`; or `ancestral`, which is DDIM with eta = 1 (Song et al. 2021, section 4.1).
+        sampler: `ddim`; or `ancestral`, which is DDIM with eta = 1 (Song et al. 2021).
         eta: of `ddim`, from 0 to 1; with 0, noise is drawn only at the start.
 
     Raises:
@@ -88,7 +88,7 @@ def step_limits(config: Config) -> tuple[int, int]:
 
 
 def timesteps(total: int, count: int) -> Int[np.ndarray, ' s']:
-    """`count` of `total` time steps, equally far apart, down to 0 (Song et al. 2021, appendix D.2, linear).
+    """`count` of `total` time steps, equally far apart, down to 0 (Song et al. 2021, linear).
 
     One alone is the last of the schedule: x_0 from pure noise.
     """
@@ -100,7 +100,7 @@ def timesteps(total: int, count: int) -> Int[np.ndarray, ' s']:
 def ddim_updates(
     alpha_bar: Float[np.ndarray, ' s'], below: Float[np.ndarray, ' s'], eta: float
 ) -> Float[np.ndarray, 's 3']:
-    """Weights of x_0, x_t and fresh noise in x at the level `below` (Song et al. 2021, eq. 12 and 16)."""
+    """Weights of x_0, x_t and fresh noise in x at the level `below` (Song et al. 2021)."""
     sigma = eta * np.sqrt((1 - below) / (1 - alpha_bar) * (1 - alpha_bar / below))
     of_noise = np.sqrt(np.maximum(1 - below - sigma**2, 0) / (1 - alpha_bar))  # of the noise in x_t
     return np.stack([np.sqrt(below) - of_noise * np.sqrt(alpha_bar), of_noise, sigma], axis=1)

@@ -1,4 +1,4 @@
-"""How several processes find each other, what each of them reads, and what they agree on."""
+"""How several processes are connected, and what each of them reads and writes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src.clusters import ClusterEnv
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.parallel.mesh import batch_sharding
+from diffmavil_jax.parallel.rendezvous import Patience, meet
 
 
 def join(config: ParallelConfig) -> None:
     """Connects this process with the others. Call it before anything asks JAX for its devices.
 
-    JAX finds the others itself on a Cloud TPU pod, under Slurm and under Open MPI. Elsewhere, if the
+    They are found on a Cloud TPU pod, under Slurm and under Open MPI. Elsewhere, if the
     config names no coordinator, the process is alone.
 
     Raises:
-        ConfigError: the others can't be reached.
+        ConfigError: some other process can't be reached, or does not come.
     """
     fake_devices = re.search(r'host_platform_device_count=(\d+)', os.environ.get('XLA_FLAGS', ''))
     if fake_devices:
@@ -39,24 +41,40 @@ def join(config: ParallelConfig) -> None:
         os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'
     if config.processes == 1:
         return
-    named: dict[str, Any] = {}
-    if config.coordinator:
-        named = {
-            'coordinator_address': config.coordinator,
-            'num_processes': config.processes,
-            'process_id': config.process,
-        }
+    address, count, number, devices = _found(config)
+    if not address:
+        if config.processes:
+            raise ConfigError(
+                f'config.parallel.processes = {config.processes}: must come with config.parallel.coordinator '
+                f'outside of a TPU pod, Slurm and Open MPI.'
+            )
+        return
+    meet(address, count, number, Patience(config.wait_s, _say))
     try:
-        jax.distributed.initialize(**named, heartbeat_timeout_seconds=config.heartbeat_s)
-    except ValueError as error:
-        if named or 'coordinator_address' not in str(error):
-            raise
+        jax.distributed.initialize(
+            address, count, number, devices, heartbeat_timeout_seconds=config.heartbeat_s
+        )
     except RuntimeError as error:
-        where = config.coordinator or 'the coordinator that was found'
         raise ConfigError(
-            f'config.parallel.coordinator: {where} was not reached by all processes ({error}). '
+            f'config.parallel.coordinator: {address} was not reached by all processes ({error}). '
             f'config.parallel.processes=1 runs on this host alone.'
         ) from error
+
+
+def _found(config: ParallelConfig) -> tuple[str | None, int, int, list[int] | None]:
+    """The address of process 0, the number of processes, that of this one, and the devices that it may use.
+
+    What the config does not name comes from a TPU pod, Slurm or Open MPI; without one, there is no address.
+    """
+    address, count, number, devices = ClusterEnv.auto_detect_unset_distributed_params(
+        config.coordinator or os.environ.get('JAX_COORDINATOR_ADDRESS'),
+        config.processes if config.coordinator else None,
+        config.process if config.coordinator else None,
+        None,  # devices
+        None,  # the kind of cluster
+        config.wait_s,
+    )
+    return address, count or 1, number or 0, None if devices is None else list(devices)
 
 
 def leave() -> None:
@@ -83,29 +101,19 @@ def own_name(name: str) -> str:
     return f'{stem}-{jax.process_index()}{dot}{suffix}'
 
 
-def wait_for_all(name: str) -> None:
-    """Returns when all processes have called it with this name."""
-    if not is_alone():
-        multihost_utils.sync_global_devices(name)
-
-
-def agree(value: bool) -> bool:
-    """The value of the first process, for all."""
-    if is_alone():
-        return value
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
-
-
 def share_of_batch(mesh: Mesh) -> tuple[int, int]:
     """Which part of every batch this process's devices hold: (index of the part, number of parts).
 
     Processes whose devices hold the same clips have the same part: the tensor axis may span hosts.
     """
-    shards = mesh.shape['data'] * mesh.shape['fsdp']
-    here = batch_sharding(mesh).addressable_devices_indices_map((shards,))
-    starts = sorted({index[0].start or 0 for index in here.values() if index is not None})
-    assert starts == list(range(starts[0], starts[0] + len(starts))) and not starts[0] % len(starts)
-    return starts[0] // len(starts), shards // len(starts)
+    devices = mesh.devices.reshape(-1, mesh.shape['tensor'])
+    owners = np.vectorize(lambda device: device.process_index)(devices)
+    rows = {
+        int(process): tuple((owners == process).any(axis=1).nonzero()[0]) for process in np.unique(owners)
+    }
+    parts = sorted(set(rows.values()))
+    assert sorted(sum(parts, ())) == list(range(len(owners))) and len({*map(len, parts)}) == 1, parts
+    return parts.index(rows[jax.process_index()]), len(parts)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -126,3 +134,7 @@ def _fetch(x: Any) -> np.ndarray:
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffmavil_jax.config.training import ParallelConfig
@@ -33,6 +34,8 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
 def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A (data, fsdp, tensor) mesh of all devices; an axis of -1 takes the devices that the others leave.
 
+    Neighbours on the last axes are neighbours in a TPU's torus, and GPUs of one host.
+
     Raises:
         ConfigError: the product of the axes is not the number of devices.
     """
@@ -46,7 +49,7 @@ def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = Non
         raise ConfigError(
             f'config.parallel: {sizes} does not make {len(devices)} devices; set one axis to -1.'
         )
-    return Mesh(np.asarray(devices).reshape(shape), AXES)
+    return Mesh(mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
 
 
 def describe_devices(mesh: Mesh) -> dict[str, Any]:

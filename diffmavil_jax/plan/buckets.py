@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 
 from diffmavil_jax.config.schema import Config
-from diffmavil_jax.plan.macs import classifier_macs, decoded_tokens, macs_per_clip, mavil_baseline
+from diffmavil_jax.plan.macs import MAVIL, classifier_macs, decoded_tokens, macs_per_clip, mavil_baseline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _curriculum_plan(config: Config) -> Plan:
         if steps >= 1:
             seen += steps * bucket.batch_size
             buckets.append(dataclasses.replace(bucket, steps=steps, last_sample=seen))
-    return Plan(tuple(_merge(buckets)), _baseline_macs(config), 'MAViL at the last mask ratio')
+    return Plan(tuple(_merge(buckets)), _baseline_macs(config), MAVIL)
 
 
 def visible_at_stretches(config: Config) -> list[tuple[int, int]]:
@@ -237,6 +237,6 @@ def _shapes(bucket: Bucket) -> tuple[int, int, int]:
 
 
 def _baseline_macs(config: Config) -> int:
-    """MACs of a clip in the run without DiffMAViL's techniques."""
+    """MACs of a clip of `mavil_baseline`."""
     baseline = mavil_baseline(config)
     return macs_per_clip(baseline, *_visible(baseline, baseline.masking.end_ratio)).total

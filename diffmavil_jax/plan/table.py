@@ -13,7 +13,7 @@ _HEADER = (
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
-    """The buckets as dictionaries, with their multiply-accumulates and the share that is saved."""
+    """The buckets as dictionaries, with their multiply-accumulates and the share of the reference's saved."""
     rows = []
     for bucket in plan.buckets:
         clips = bucket.last_sample - bucket.first_sample
@@ -57,7 +57,7 @@ def plan_table(name: str, plan: Plan, audio_tokens: int, video_tokens: int) -> s
         f'{name}: {buckets}; tokens visible of {audio_tokens} audio, {video_tokens} video\n'
         f'{table}\n'
         f'MACs are multiply-accumulates of the forward pass; saved is against {plan.baseline} '
-        f'({si(plan.baseline_macs_per_clip)} a clip), at equal clips.'
+        f'({si(plan.baseline_macs_per_clip)} a clip), at equal clips; below 0: the run costs more.'
     )
 
 

@@ -159,7 +159,7 @@ class Report:
         headlines_note: a sentence below them.
         facts: device, versions, times, parameters and so on, in the order shown.
         plan: buckets, with first_sample, last_sample, mask_ratio, audio_tokens, video_tokens,
-            batch_size, steps, macs_per_clip, macs and saved (a share of MAViL's MACs).
+            batch_size, steps, macs_per_clip, macs and saved (a share of the reference's MACs).
         history: lines of metrics.jsonl: `samples`, and numbers by name; held-out ones
             begin with `eval/`.
         tables: evaluation results.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from diffmavil_jax.atomic import write_bytes, write_text
 from diffmavil_jax.report.content import Report
@@ -27,20 +28,20 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> Path:
     one step, index.html last: a crash leaves the old page readable. PNGs of an earlier report that this
     one does not have are removed; other files in the directory are left alone.
     """
-    directory = Path(directory)
+    folder = epath.Path(directory)  # it may be in a bucket
     pictures = draw(report)
     page = render_report(report, pictures)
     summary = json.dumps(json_values(report.summary), indent=2, ensure_ascii=False, allow_nan=False)
-    directory.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     files = {f'{picture.name}.png': picture.png for picture in pictures}
     for name, data in files.items():
-        write_bytes(directory / name, data)
-    write_text(directory / 'summary.json', summary + '\n')
-    write_text(directory / 'index.html', page)
-    for path in directory.iterdir():
+        write_bytes(folder / name, data)
+    write_text(folder / 'summary.json', summary + '\n')
+    write_text(folder / 'index.html', page)
+    for path in folder.iterdir():
         if PICTURE_FILES.fullmatch(path.name) and path.name not in files:
             path.unlink()
-    return directory / 'index.html'
+    return folder / 'index.html'
 
 
 def render_report(report: Report, pictures: Sequence[Picture]) -> str:

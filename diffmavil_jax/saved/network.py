@@ -65,6 +65,5 @@ def open_network(path: str | os.PathLike[str]) -> SavedNetwork:
         ConfigError: the directory has no config that can be read.
     """
     stored = from_dict(read_config(path))
-    compute, reason = for_this_machine(stored.compute)
-    config = dataclasses.replace(stored, compute=compute)
+    config, reason = for_this_machine(stored)
     return SavedNetwork(os.fspath(path), config, stored, reason, read_card(path))

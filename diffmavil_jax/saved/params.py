@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.saved import weights
 from diffmavil_jax.saved.inherit import read_card
+from diffmavil_jax.storage.paths import is_remote, open_path
 
 # The parts of a pretraining network; an import or an export may lack some.
 PARTS = (
@@ -35,10 +38,34 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
     are read to the host; nothing in the directory is changed.
 
     Raises:
-        ConfigError: no checkpoint can be read.
+        ConfigError: no checkpoint can be read, or a parameter has a value that is not finite.
     """
+    params, samples = _newest(run)
+    check_finite(traverse_util.flatten_dict(params, sep='/'), os.fspath(run))
+    return params, samples
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], path: str) -> None:
+    """Raises ConfigError if an array has a value that is not finite; names the first such array.
+
+    Args:
+        arrays: of floats, by name.
+        path: where they are from.
+    """
+    for name, array in arrays.items():
+        # Both extremes of an array are NaN if one of its values is; an array of truth values is not needed.
+        if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+            bad = int((~np.isfinite(array)).sum())
+            raise ConfigError(
+                f'{path}: {bad:,} of the {array.size:,} values of {name} are not finite (NaN or infinite), '
+                f'and so would be every feature; take another copy or an earlier checkpoint.'
+            )
+
+
+def _newest(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
+    """The newest parameters that can be read, and their samples."""
     check_params(run)
-    root = pathlib.Path(run).expanduser().absolute()
+    root = open_path(run)
     if (root / weights.FILE).exists():
         return weights.read_params(root), (read_card(root) or {}).get('samples_seen', 0)
     reasons = []
@@ -55,14 +82,17 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
 
 def check_params(run: str | os.PathLike[str]) -> None:
     """Raises ConfigError if a directory has no parameters; does not check that they can be read."""
-    root = pathlib.Path(run).expanduser().absolute()
+    root = open_path(run)
     if not (root / weights.FILE).exists() and not _checkpoints(root):
         raise ConfigError(f'{os.fspath(run)!r}: must be a run with parameters; it has no checkpoint.')
 
 
 def _checkpoints(root: pathlib.Path) -> list[int]:
     """The samples seen at each checkpoint, the newest first."""
-    return sorted((int(p.name) for p in (root / 'checkpoints').glob('*') if p.name.isdigit()), reverse=True)
+    found = [path for path in (root / 'checkpoints').glob('*') if path.name.isdigit()]
+    if is_remote(root):  # there, what a killed run was writing has its name already
+        found = [path for path in found if ocp.utils.is_checkpoint_finalized(epath.Path(path))]
+    return sorted((int(path.name) for path in found), reverse=True)
 
 
 def missing_parts(run: str | os.PathLike[str]) -> tuple[str, ...]:

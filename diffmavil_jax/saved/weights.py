@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,33 +10,12 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from diffmavil_jax.atomic import set_aside, write_bytes, write_json
+from diffmavil_jax.atomic import write_bytes, write_json
 from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.storage.paths import is_remote
 
 FILE = 'model.safetensors'  # names joined by '/'
-
-
-def open_output(path: str | os.PathLike[str], *, overwrite: bool) -> pathlib.Path:
-    """Makes a directory; with `overwrite`, what is there is first moved to a sibling directory.
-
-    Raises:
-        ConfigError: the directory is not empty, or it can't be written.
-    """
-    root = pathlib.Path(path).expanduser().absolute()
-    try:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            if not overwrite:
-                raise ConfigError(
-                    f'--output={path}: is not empty; give another, or --overwrite to keep the old one aside.'
-                )
-            set_aside(root)
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f'--output={path}: must be a directory that can be written ({error.strerror}).'
-        ) from None
-    return root
 
 
 def write_params(root: pathlib.Path, params: Mapping[str, Any]) -> None:
@@ -69,6 +47,12 @@ def read_params(root: pathlib.Path) -> dict[str, Any]:
         ConfigError: the file can't be read.
     """
     try:
-        return traverse_util.unflatten_dict(safetensors.numpy.load_file(root / FILE), sep='/')
+        path = root / FILE
+        arrays = (
+            safetensors.numpy.load(path.read_bytes())
+            if is_remote(path)
+            else safetensors.numpy.load_file(path)
+        )
+        return traverse_util.unflatten_dict(arrays, sep='/')
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigError(f'{root / FILE}: can not be read ({error}).') from None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import json
+import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from diffmavil_jax.config.renamed import with_new_names
-from diffmavil_jax.config.schema import Config, from_dict, to_dict
+from diffmavil_jax.config.schema import Config, from_dict, to_dict, to_flags
 from diffmavil_jax.config.tree import ConfigError, spelled
+from diffmavil_jax.storage.paths import open_path
 
 
 def from_saved(values: Mapping[str, Any]) -> Config:
@@ -21,6 +25,47 @@ def from_saved(values: Mapping[str, Any]) -> Config:
     if isinstance(model, Mapping) and model.get('scan_unroll') in (1, 4):
         result['compute']['scan_unroll'] = 0
     return from_dict(_filled(result, to_dict(Config())))
+
+
+def as_begun(
+    values: Mapping[str, Any], explicit: Collection[str], workdir: str | os.PathLike[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """A config's values as the run in a workdir would have them, which an earlier version began.
+
+    Presets set fields that came later; such a run resumes without them, unless a flag sets them.
+
+    Args:
+        values: the config as nested dictionaries.
+        explicit: fields that were given on the command line, such as `model.size`.
+        workdir: that the run resumes in, if there is one in it.
+
+    Returns:
+        The values, and the fields that have their defaults in place of the preset's.
+    """
+    result, begun = copy.deepcopy(dict(values)), _begun(values, workdir)
+    if not begun:
+        return result, []
+    kept = []
+    sections = {name: part for name, part in to_flags(Config()).items() if isinstance(part, Mapping)}
+    for section, defaults in sections.items():
+        known = begun.get(section, {})
+        for name, default in defaults.items():
+            field, now = f'{section}.{name}', result.get(section, {}).get(name, default)
+            if name not in known and field not in explicit and not same(now, default):
+                result[section][name] = default
+                kept.append(field)
+    return result, kept
+
+
+def _begun(values: Mapping[str, Any], workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The config of the run in a workdir, or of its first fold; empty if there is none that can be read."""
+    names = ('', *str(values.get('finetune', {}).get('folds', '')).split(','))
+    try:
+        files = [open_path(workdir) / name / 'config.json' for name in names]
+        file = next((file for file in files if file.exists()), None)
+        return {} if file is None else with_new_names(json.loads(file.read_text(encoding='utf-8')))
+    except (ConfigError, ImportError, OSError, TypeError, ValueError):
+        return {}  # whoever opens the workdir says so
 
 
 def changes(old: Mapping[str, Any], new: Config) -> list[str]:

@@ -19,7 +19,9 @@ from diffmavil_jax.evaluation.held_out import extract, spread
 from diffmavil_jax.evaluation.probes import moments
 from diffmavil_jax.models.classifier import MOMENTS, NEW
 from diffmavil_jax.objectives.classification import ClassificationObjective
+from diffmavil_jax.parallel import agreement
 from diffmavil_jax.plan.buckets import Plan
+from diffmavil_jax.saved.inherit import other_front_end
 from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.saved.params import missing_parts
 from diffmavil_jax.saved.start import check_start, load_for, new_parts, start_from
@@ -58,11 +60,12 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
 
     def start(state: TrainState) -> TrainState:
         if config.loaded:
-            loaded = load_for(config, finetune.modalities)
+            with agreement.together('parameters', ConfigError):
+                loaded = load_for(config, finetune.modalities)
             state = start_from(state, loaded, new=(*NEW, MOMENTS, *new), run=config.loaded)
         return _standardized(state, objective, train, options) if MOMENTS in state.params else state
 
-    def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
+    def finish(state: TrainState, initial: Callable[[], Any], facts: Facts) -> pathlib.Path:
         del initial
         return report.write(config, plan, suites, sources, state.evaluated, workdir, facts)
 
@@ -79,7 +82,16 @@ def classification_task(config: Config, plan: Plan, sources: Sources, workdir: p
         keep_ema=finetune.ema_decay > 0,
         select_best=finetune.select == 'best',
         notes=(
-            *filter(None, (sources.coverage, *sources.notes, new_parts(config, new), _seen_before(config))),
+            *filter(
+                None,
+                (
+                    sources.coverage,
+                    *sources.notes,
+                    new_parts(config, new),
+                    other_front_end(config),
+                    _seen_before(config),
+                ),
+            ),
             describe(config, train, validation, test),
         ),
     )
@@ -120,7 +132,7 @@ def describe(config: Config, train: ClipSource, validation: ClipSource | None, t
     origin = f'from {config.loaded}' if config.loaded else 'from scratch'
     crop = f'one crop of {config.data.seconds:g} s'
     if 'video' in config.finetune.modalities:
-        crop += f' with {config.data.frames} pictures'
+        crop += f' with {config.data.pictures}'
     clips = ' and '.join([', '.join(counts[:-1]), counts[-1]])
     return f'{clips} of {len(train.label_names)} classes, {origin}; {crop} of each.'
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.config.schema import Config
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data.clip import ARRAYS, ClipSpec, Sources, require_modalities
 from diffmavil_jax.evaluation.suite import make_suite
+from diffmavil_jax.parallel import agreement
 from diffmavil_jax.plan.buckets import Plan
 from diffmavil_jax.saved.params import missing_parts
 from diffmavil_jax.saved.start import check_start, load_for, new_parts, start_from
@@ -41,11 +43,13 @@ def pretraining_task(config: Config, plan: Plan, sources: Sources, workdir: path
         state = with_teacher(state, config)
         if not config.loaded:
             return state
-        return start_from(state, load_for(config, MODALITIES), new=missing, run=config.loaded)
+        with agreement.together('parameters', ConfigError):
+            loaded = load_for(config, MODALITIES)
+        return start_from(state, loaded, new=missing, run=config.loaded)
 
-    def finish(state: TrainState, initial: Callable[[], TrainState], facts: Facts) -> pathlib.Path:
+    def finish(state: TrainState, initial: Callable[[], Any], facts: Facts) -> pathlib.Path:
         print('Evaluating the trained and the untrained network ...', flush=True)
-        return report.write(config, plan, suite, sources, state.params, initial().params, workdir, facts)
+        return report.write(config, plan, suite, sources, state.params, initial(), workdir, facts)
 
     return Task(
         objective=objective,

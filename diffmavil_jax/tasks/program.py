@@ -12,13 +12,14 @@ import jax.numpy as jnp
 
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.data.pipeline import Loader
+from diffmavil_jax.data.take import Takes
 from diffmavil_jax.objectives.pretraining import TokenCounts
 from diffmavil_jax.parallel import hosts
 from diffmavil_jax.parallel.mesh import batch_sharding, constrained
 from diffmavil_jax.plan.buckets import Bucket, Plan, learning_rate_scale
 from diffmavil_jax.tasks.task import Task
 from diffmavil_jax.training.optimizer import learning_rate
-from diffmavil_jax.training.state import TrainState, abstract_and_init
+from diffmavil_jax.training.state import TrainState, born
 from diffmavil_jax.training.step import make_step
 
 # From samples seen to the batches that follow, on the mesh, each with the names of its clips.
@@ -32,11 +33,13 @@ class Program:
     Attributes:
         abstract: shapes and shardings of the state.
         init: makes the initial state.
+        init_params: makes its trained parameters alone.
         trace: from the index of a bucket to its traced step.
     """
 
     abstract: TrainState
     init: Callable[[], TrainState]
+    init_params: Callable[[], Any]
     trace: Callable[[int], jax.stages.Traced]
 
     def lower(self, index: int) -> jax.stages.Lowered:
@@ -53,7 +56,8 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         variables = task.objective.init(key, batch, token_counts(plan.buckets[0]))
         return variables['params'], variables.get('frozen')
 
-    abstract, init = abstract_and_init(init_params, task.optimizer, mesh, keep_ema=task.keep_ema)
+    made = born(init_params, task.optimizer, mesh, keep_ema=task.keep_ema)
+    abstract = made.abstract
 
     def trace(index: int) -> jax.stages.Traced:
         bucket = plan.buckets[index]
@@ -72,7 +76,12 @@ def make_program(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
         with constrained(mesh):
             return jitted.trace(abstract, abstract_batch(task, mesh, bucket.batch_size))
 
-    return Program(abstract, lambda: init(jax.random.key(config.seed)), trace)
+    return Program(
+        abstract,
+        init=lambda: made.state(jax.random.key(config.seed)),
+        init_params=lambda: made.params(jax.random.key(config.seed))[0],
+        trace=trace,
+    )
 
 
 def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh) -> Batches:
@@ -81,6 +90,7 @@ def make_batches(config: Config, task: Task, plan: Plan, mesh: jax.sharding.Mesh
     loader = Loader(
         task.source,
         seed=config.seed,
+        takes=Takes.of(config),
         threads=config.data.threads,
         workers=config.data.workers,
         prefetch_batches=config.data.prefetch_batches,

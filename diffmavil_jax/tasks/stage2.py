@@ -10,6 +10,7 @@ from diffmavil_jax.config.schema import Config, to_dict
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.objectives.pretraining import PretrainingObjective
 from diffmavil_jax.objectives.teacher import TeacherObjective
+from diffmavil_jax.parallel import agreement
 from diffmavil_jax.saved.network import open_network
 from diffmavil_jax.saved.params import check_params
 from diffmavil_jax.saved.start import filled_in
@@ -20,6 +21,7 @@ _SHARED = (
     'audio',
     'video',
     'data.seconds',
+    'data.video_seconds',
     'data.sample_rate',
     'data.frames',
     'data.frame_size',
@@ -52,5 +54,6 @@ def with_teacher(state: TrainState, config: Config) -> TrainState:
     """The state with the teacher's parameters; in stage 1, the state as it is."""
     if config.objective != 'stage2':
         return state
-    loaded = open_network(config.teacher).params
+    with agreement.together("the teacher's parameters", ConfigError):
+        loaded = open_network(config.teacher).params
     return dataclasses.replace(state, frozen=filled_in(state.frozen, loaded, run=config.teacher))

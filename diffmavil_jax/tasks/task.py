@@ -44,8 +44,8 @@ class Task:
         start: from the initialised state to the state that training begins with.
         keep_ema: whether an exponential moving average (EMA) of the parameters is kept.
         notes: sentences that are printed at the start.
-        finish: measures the trained state and writes the report, whose path it returns. It is given a
-            function that makes the initial state again.
+        finish: measures the trained state, which has no optimizer any more, and writes the report, whose path
+            it returns. It is given a function that makes the initial parameters again.
         select_best: whether the run finishes with the state of the best checkpoint, not with the last state.
     """
 
@@ -56,7 +56,7 @@ class Task:
     evaluate: Evaluator
     best_metric: str
     start: Callable[[TrainState], TrainState]
-    finish: Callable[[TrainState, Callable[[], TrainState], Facts], pathlib.Path]
+    finish: Callable[[TrainState, Callable[[], Any], Facts], pathlib.Path]
     keep_ema: bool = False
     select_best: bool = False
     notes: tuple[str, ...] = ()

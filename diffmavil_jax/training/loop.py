@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 
-from diffmavil_jax.parallel import hosts
+from diffmavil_jax.parallel import agreement, hosts
 from diffmavil_jax.plan.buckets import Plan
+from diffmavil_jax.storage.run_files import SOON_S, RunFiles
 from diffmavil_jax.training.background import Background
 from diffmavil_jax.training.cadence import Cadence, due_after
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointStore
 from diffmavil_jax.training.compiled_steps import CompiledSteps
 from diffmavil_jax.training.interfaces import Evaluator, Timings
 from diffmavil_jax.training.metrics import MetricsWriter
+from diffmavil_jax.training.profiling import StepProfiler
 from diffmavil_jax.training.progress import Progress, ProgressPrinter
 from diffmavil_jax.training.state import TrainState
 from diffmavil_jax.training.step_metrics import StepMetrics
 from diffmavil_jax.training.watchdog import Watchdog
 
+T = TypeVar('T')
 DeviceBatch = Mapping[str, jax.Array]
 
 # The last state is saved at once or, if storage refuses it, after pauses of so many seconds.
@@ -44,6 +46,10 @@ class Stop(Protocol):
         """Called once before each step; the answer is the same on all hosts."""
         ...
 
+    def wait_for(self, get: Callable[[], T]) -> T | None:
+        """What a function gives that may wait for long; None if told to stop meanwhile."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
@@ -56,7 +62,7 @@ class Setup:
         evaluate: measures parameters.
         store: checkpoints.
         writer: lines of metrics.
-        workdir: directory of the run.
+        files: the small files of the run.
         stop: tells when to stop.
     """
 
@@ -66,7 +72,7 @@ class Setup:
     evaluate: Evaluator
     store: CheckpointStore
     writer: MetricsWriter
-    workdir: pathlib.Path
+    files: RunFiles
     stop: Stop
 
 
@@ -90,11 +96,12 @@ class _Trainer:
     def __init__(self, state: TrainState, setup: Setup, cadence: Cadence, timings: Timings) -> None:
         self.state, self.setup, self.cadence, self.timings = state, setup, cadence, timings
         self.seen = int(state.samples_seen)
-        self.metrics = StepMetrics(
-            cadence.train.max_nonfinite_steps, setup.workdir / hosts.own_name('nonfinite.jsonl')
-        )
+        nonfinite = setup.files.path / hosts.own_name('nonfinite.jsonl')
+        self.metrics = StepMetrics(cadence.train.max_nonfinite_steps, nonfinite, setup.files.shown(nonfinite))
         self.last_checkpoint = time.perf_counter()
         self.progress = ProgressPrinter()
+        profile = setup.files.path / 'profile'
+        self.profiler = StepProfiler(cadence.train.profile_steps, profile, setup.files.shown(profile))
         self.watchdog = Watchdog(cadence.train.stuck_minutes, cadence.train.stuck_pause_minutes)
 
     def train_buckets(self) -> None:
@@ -120,6 +127,7 @@ class _Trainer:
             values = self._take_metrics(self.setup.plan.index_at(self.seen - 1))
             self.setup.writer.write(self.seen, values)
         self.progress.end()
+        self.profiler.end()
         self._save_last()
 
     def _train_bucket(self, index: int, step: Any, batches: Iterator[tuple[DeviceBatch, list[str]]]) -> bool:
@@ -129,11 +137,16 @@ class _Trainer:
         while self.seen < bucket.last_sample:
             if self.setup.stop.before_step():
                 return True
+            self.profiler.before_step(self.state)
             self.watchdog.step()
             begin = time.perf_counter()
-            batch, ids = next(batches)
+            read = self.setup.stop.wait_for(lambda: next(batches))
+            if read is None:
+                return True
+            batch, ids = read
             self.timings.data_wait_s += time.perf_counter() - begin
-            self.state, metrics = step(self.state, batch)
+            with jax.transfer_guard('disallow'):  # a copy from or to the host would wait for the device
+                self.state, metrics = step(self.state, batch)
             before, self.seen = self.seen, self.seen + bucket.batch_size
             self.metrics.add(self.seen, metrics, ids)
             self.timings.train_s += time.perf_counter() - begin
@@ -142,7 +155,7 @@ class _Trainer:
 
     def _after_step(self, before: int, index: int) -> None:
         due = due_after(before, self.seen, self.setup.plan.total_samples, self.cadence)
-        if due.log and hosts.agree(self._save_now()):
+        if due.log and agreement.any_of('whether to save', self._save_now()):
             due = dataclasses.replace(due, save=True)
         if due.nothing:
             return
@@ -195,21 +208,24 @@ class _Trainer:
         return {f'eval/{name}': value for name, value in scores.items()}
 
     def _save(self, values: Mapping[str, float], block: bool = False) -> None:
+        # First: a run that resumes at this checkpoint does not write the lines before it again.
+        self.setup.files.keep(SOON_S)
         metadata = {'timings': dataclasses.asdict(self.timings)}
         self.setup.store.save(self.seen, self.state, metadata, values, block)
         self.last_checkpoint = time.perf_counter()
 
     def _save_last(self) -> None:
         """Returns when the last state is on disk; tries again where storage refuses it."""
-        store = self.setup.store
+        store, reason = self.setup.store, ''
         for pause in _LAST_SAVE_PAUSES_S:
             time.sleep(pause)
+            reason = store.settle()  # first: what one host could not write is then missing on all
             if store.latest() != self.seen:
                 self._save({}, block=True)
-            store.settle()
-            if not store.failure():
+                reason = store.settle()
+            if not reason:
                 return
         raise CheckpointError(
-            f'The state at clip {self.seen:,} could not be saved ({store.failure()}). Make room; '
+            f'The state at clip {self.seen:,} could not be saved ({reason}). Make room; '
             f'the same command resumes from clip {store.latest() or 0:,}.'
         )

@@ -69,7 +69,7 @@ def if_finite(finite: Bool[Array, ''] | bool, new: Any, old: Any) -> Any:
 
 
 def layer_decay(decay: float, depth: int, fusion_depth: int, new: tuple[str, ...], *, frozen: bool) -> Scales:
-    """Learning rates that fall by `decay` with each layer towards the input (BEiT; AudioMAE, table 6).
+    """Learning rates that fall by `decay` with each layer towards the input (BEiT; AudioMAE).
 
     Patches and tokens are layer 0, and the encoders' blocks are layers 1 to `depth`. The fusion's blocks
     follow. New parameters are the top layer.

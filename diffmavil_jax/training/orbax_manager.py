@@ -1,4 +1,4 @@
-"""Orbax's checkpoint manager as a run needs it: which checkpoints it keeps, and two habits that it loses."""
+"""Orbax's checkpoint manager as a run needs it: what it keeps, and three habits that it loses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
+
+_WRITE_WITHIN_S = 1_200
 
 
 def open_manager(
@@ -22,6 +24,7 @@ def open_manager(
         keep_best: how many of those with the highest scores are kept besides.
         scores: by samples seen; looked up after each save.
     """
+    meeting = _Meeting()
     return _Manager(
         _absolute(directory),
         item_handlers={
@@ -34,12 +37,39 @@ def open_manager(
             cleanup_tmp_directories=True,
             # Orbax would read its own metrics files here and fail on a truncated one.
             lightweight_initialize=True,
+            # A host that could not write its part does not come to the end; the others then give up.
+            async_options=ocp.options.AsyncOptions(timeout_secs=_WRITE_WITHIN_S, barrier_sync_fn=meeting),
         ),
+        meeting=meeting,
     )
 
 
+class _Meeting:
+    """Where the processes meet in the course of a save, under a name that no other save has.
+
+    JAX counts for each process how often it came to a place. After a save that one process left early, the
+    counts differ, and they would never meet there again.
+    """
+
+    def __init__(self) -> None:
+        self.save = 0
+        self._wait = ocp.multihost.get_barrier_sync_fn()
+
+    def __call__(self, *, key: str, timeout_ms: int) -> None:
+        self._wait(key=f'{key}.save_{self.save}', timeout_ms=timeout_ms)
+
+
 class _Manager(ocp.CheckpointManager):
-    """Orbax's manager without two habits that can end a run."""
+    """Orbax's manager without three habits that can end a run."""
+
+    def __init__(self, *arguments: Any, meeting: _Meeting, **named: Any) -> None:
+        self._meeting = meeting
+        super().__init__(*arguments, **named)
+
+    def save(self, *arguments: Any, **named: Any) -> bool:
+        """Saves, and meets the other processes at new places."""
+        self._meeting.save += 1
+        return super().save(*arguments, **named)
 
     def reached_preemption(self, step: int) -> bool:
         """Never: the loop looks for notices of preemption, once a step.

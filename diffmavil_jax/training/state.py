@@ -33,6 +33,10 @@ class TrainState:
     ema: Any = None
     frozen: Any = None
 
+    def without_optimizer(self) -> TrainState:
+        """What is measured when training is over, without the optimizer's state and frozen parameters."""
+        return dataclasses.replace(self, opt_state=None, frozen=None)
+
     @property
     def evaluated(self) -> Any:
         """The parameters that are measured, and used later."""
@@ -57,14 +61,29 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
-def abstract_and_init(
+@dataclasses.dataclass(frozen=True)
+class Born:
+    """How a state comes into being, already sharded.
+
+    Attributes:
+        abstract: its shapes with their shardings.
+        params: from a key to the initial parameters, and the frozen ones or None.
+        state: from a key to the whole initial state.
+    """
+
+    abstract: TrainState
+    params: Callable[[jax.Array], tuple[Any, Any]]
+    state: Callable[[jax.Array], TrainState]
+
+
+def born(
     init_params: Callable[[jax.Array], tuple[Any, Any]],
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     *,
     keep_ema: bool = False,
-) -> tuple[TrainState, Callable[[jax.Array], TrainState]]:
-    """The state's shapes with their shardings, and a jitted function that makes it already sharded.
+) -> Born:
+    """Jitted functions that make a state, and its shapes.
 
     Args:
         init_params: from a key to trained parameters and frozen ones (or None), with logical axis names.
@@ -73,12 +92,11 @@ def abstract_and_init(
         keep_ema: whether the state keeps a moving average of the parameters.
     """
 
-    def init(key: jax.Array) -> TrainState:
-        params, frozen = init_params(key)
+    def around(params: Any, frozen: Any) -> TrainState:
         ema = jax.tree.map(jnp.copy, params) if keep_ema else None
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), ema, frozen)
 
-    boxed = jax.eval_shape(init, jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: around(*init_params(key)), jax.random.key(0))
     layout = shardings(boxed, mesh)
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -87,4 +105,10 @@ def abstract_and_init(
     )
     # CPU: it runs once, and compiling it is all that it costs.
     options = {'xla_backend_optimization_level': 0} if jax.default_backend() == 'cpu' else None
-    return abstract, jax.jit(lambda key: nn.unbox(init(key)), out_shardings=layout, compiler_options=options)
+    params = jax.jit(
+        lambda key: nn.unbox(init_params(key)),
+        out_shardings=(layout.params, layout.frozen),
+        compiler_options=options,
+    )
+    rest = jax.jit(around, out_shardings=layout, donate_argnums=(0, 1), compiler_options=options)
+    return Born(abstract, params, lambda key: rest(*params(key)))

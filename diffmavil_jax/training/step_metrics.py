@@ -26,14 +26,18 @@ class StepMetrics:
     Args:
         max_nonfinite_steps: how many steps in a row may not be finite before it is an error.
         nonfinite_path: the file that the clips of such steps are added to.
+        shown_path: where a user finds that file.
     """
 
-    def __init__(self, max_nonfinite_steps: int, nonfinite_path: pathlib.Path) -> None:
+    def __init__(
+        self, max_nonfinite_steps: int, nonfinite_path: pathlib.Path, shown_path: pathlib.Path
+    ) -> None:
         self._max_nonfinite_steps = max_nonfinite_steps
-        self._nonfinite_path = nonfinite_path
+        self._nonfinite_path, self._shown_path = nonfinite_path, shown_path
         self._on_device: collections.deque[tuple[int, Metrics, list[str]]] = collections.deque()
         self._sums: Metrics = {}
         self._nonfinite_steps = 0
+        self._any_finite = False
         self._start_s, self._start_samples = time.perf_counter(), 0
 
     @property
@@ -75,7 +79,7 @@ class StepMetrics:
         samples, on_device, ids = self._on_device.popleft()
         metrics = jax.device_get(on_device)
         if metrics['skipped'][0] == 0:
-            self._nonfinite_steps = 0
+            self._nonfinite_steps, self._any_finite = 0, True
             self._sums = accumulate(self._sums, metrics)
             return
         self._nonfinite_steps += 1
@@ -85,12 +89,17 @@ class StepMetrics:
         logging.warning(
             'The loss up to clip %d is not finite; the update was skipped (%s).',
             samples,
-            self._nonfinite_path,
+            self._shown_path,
         )
         if self._nonfinite_steps >= self._max_nonfinite_steps:
+            remedy = (
+                'Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and start again: it '
+                'resumes from its last checkpoint.'
+                if self._any_finite
+                else 'No step of this start was finite: the parameters that it began with, those of '
+                'config.init if there is one, are likelier to blame than the clips or the learning rate.'
+            )
             raise TrainingError(
                 f'{self._nonfinite_steps} steps running had a loss or gradient that is not finite, the last '
-                f'at clip {samples}; the clips are listed in {self._nonfinite_path}. Lower '
-                f'config.optimizer.learning_rate or set config.optimizer.clip_norm, and start again: it '
-                f'resumes from its last checkpoint.'
+                f'at clip {samples}; the clips are listed in {self._shown_path}. {remedy}'
             )

@@ -6,10 +6,17 @@ import os
 import signal
 import threading
 import types
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
+
+T = TypeVar('T')
+
+
+class _Told(BaseException):
+    """Raised out of `wait_for`."""
 
 
 class StopSignal:
@@ -24,6 +31,7 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
         self._together = jax.process_count() > 1
         self._steps = 0
+        self._waiting = False
 
     def is_set(self) -> bool:
         """Whether this process was told to stop; only ever true of a process that is alone."""
@@ -35,6 +43,21 @@ class StopSignal:
         if self._together:
             return multihost_utils.reached_preemption_sync_point(self._steps)
         return self.is_set()
+
+    def wait_for(self, get: Callable[[], T]) -> T | None:
+        """What a function of Python gives that may wait for long; None if told to stop meanwhile."""
+        if self.is_set():
+            return None
+        try:
+            self._waiting = True
+            item = get()
+            self._waiting = False
+            return item
+        except _Told:
+            return None
+        except BaseException:
+            self._waiting = False
+            raise
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
@@ -54,3 +77,6 @@ class StopSignal:
             os.kill(os.getpid(), signal.SIGTERM)
         # Not print, which is not safe in a signal handler: the main thread may be printing.
         os.write(2, b'\nstopping: saving a checkpoint ...\n')
+        if self._waiting and not self._together:
+            self._waiting = False
+            raise _Told

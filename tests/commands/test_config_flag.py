@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffmavil_jax.commands import config_flag
 from diffmavil_jax.commands.config_flag import given_fields, values_of_file, with_new_names
 from diffmavil_jax.config.schema import Config, from_dict, to_dict
 from diffmavil_jax.config.tree import ConfigError
@@ -45,3 +46,19 @@ def test_a_file_may_use_an_old_name(capsys):
     assert capsys.readouterr().err == 'hint: config.model.dtype is now config.compute.dtype.\n'
     with pytest.raises(ConfigError, match=r'config.model.dtype .* config.compute.dtype'):
         from_dict(values_of_file(values, {'compute.dtype'}))
+
+
+@pytest.mark.parametrize('name', ['diffmavil', 'mavil', 'diffmavil_cross', 'diffmavil_fast', 'finetune'])
+def test_a_preset_has_a_name_and_a_path_stays(name):
+    path = config_flag.presets()[name]
+    assert path.name == f'{name}.py' and path.parent.name == 'configs'
+    arguments = ['main.py', f'--config={name}:help', '--config', name, '--config.name=mavil', '--plan', name]
+    expected = ['main.py', f'--config={path}:help', '--config', str(path), *arguments[4:]]
+    assert config_flag.with_paths(arguments) == expected
+    same = [f'--config=configs/{name}.py:help', f'-config={name}.py', '--config=./x.py:a']
+    assert config_flag.with_paths(same) == same
+
+
+def test_a_preset_that_is_not_there_is_an_error_that_lists_them():
+    with pytest.raises(ConfigError, match=r'--config=mvil:demo: must be a preset \(diffmavil, .*, mavil\)'):
+        config_flag.with_paths(['--config=mvil:demo'])

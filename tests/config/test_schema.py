@@ -150,6 +150,13 @@ ONE_FIELD = [
     ('data.weights', '2,x', 'positive numbers separated by commas'),
     ('data.weights', '0,1', 'positive numbers separated by commas'),
     ('data.weights', '2,1', 'with data.source=tfds'),
+    ('data.video_seconds', 3.0, 'at most data.seconds (2), or 0'),
+    ('data.video_seconds', -1.0, 'at least 0'),
+    ('augmentation.crop_min_area', 0.0, 'a share above 0, up to 1'),
+    ('augmentation.crop_max_aspect', 0.9, 'at least 1'),
+    ('augmentation.flip', 1.5, 'a share from 0 to 1'),
+    ('augmentation.roll', True, 'false where pictures last as long as the sound (2 s)'),
+    ('finetune.spec_augment_fill', 'noise', "one of 'mean', 'zero'"),
     ('audio.front_end', 'loud', "'audiomae'"),
     ('audio.patch', 0, 'at least 1'),
     ('audio.num_mel_bins', 100, 'a positive multiple of patch (16)'),
@@ -270,6 +277,13 @@ TWO_FIELDS = [
         65,
         'at most data.eval_clips (64)',
         {'data.source': 'folder'},  # whose clips are counted when it is opened
+    ),
+    (
+        {'evaluation.retrieval_galleries': 3, 'evaluation.retrieval_clips': 32, 'data.eval_clips': 64},
+        'evaluation.retrieval_galleries',
+        3,
+        'at most data.eval_clips / evaluation.retrieval_clips (2)',
+        {'data.source': 'folder'},
     ),
     ({'batch.max_size': 256}, 'batch.max_size', 256, 'a number of at least 512', {'batch.size': 256}),
     (

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from diffmavil_jax.data.clip import NO_LABEL, ClipSpec, DataError, Refusal
-from tests.data.film import DATA, GRID, MEDIA, NASA, SPRING
+from diffmavil_jax.data.take import Take
+from tests.data.film import DATA, GRID, MEDIA, NASA, SPRING, grey, shown, tone_from, write
 from tests.data.folders import files, fill, ids, write_csv, write_silence
 
 
@@ -196,3 +197,42 @@ def test_sound_alone_is_enough_where_only_sound_is_wanted(tmp_path, open_folder)
     assert 'frames' not in clip and clip['waveform'].shape == (16_000,)
     with pytest.raises(DataError, match='no video'):
         open_folder(tmp_path)
+
+
+def test_a_random_start_is_within_the_file_and_that_of_sound_and_pictures(tmp_path, open_folder):
+    for name in 'ab':
+        write(
+            tmp_path / f'{name}.mkv',
+            [grey(i) for i in range(32)],
+            tone_from(2.0, 4) // 2 + tone_from(0, 4) // 9,
+        )
+    write_csv(tmp_path, 'path,split\na.mkv,train\nb.mkv,val\n')
+    spec = ClipSpec(16_000, 1.5, 2, 16, video_seconds=0.5)
+    source = open_folder(tmp_path, spec).train
+    assert [source[i]['id'] for i in range(2)] == ['a.mkv@0.000', 'a.mkv@1.500']
+    assert shown(source[0]['frames']) == [5, 7]  # at 0.625 and 0.875 s: the middle half second
+    for i in range(2):
+        for start, video in ((0.0, 0.0), (0.4, 1.0), (1.0, 0.5)):
+            begin = 1.25 * (i + start)  # of 2.5 s that are spare, a half each
+            clip = source.read(i, Take(start, video))
+            times = begin + video + np.array([0.125, 0.375])
+            assert shown(clip['frames']) == np.floor(8 * times).astype(int).tolist()
+            loud = np.abs(clip['waveform'].astype(int)) > 3_000
+            if begin < 2 < begin + 1.5:
+                assert np.argmax(loud) / 16_000 == pytest.approx(2 - begin, abs=0.003)
+            assert clip['id'] == source[i]['id']
+
+
+def test_a_random_take_that_is_silent_gives_way_to_the_fixed_one(tmp_path, open_folder):
+    sound = tone_from(0, 4) * (np.arange(4 * 48_000) < 48_000)
+    for name in 'ab':
+        write(tmp_path / f'{name}.mkv', [grey(i) for i in range(32)], sound.astype(np.int16))
+    write_csv(tmp_path, 'path,split,start_s,duration_s\na.mkv,train,0,2\nb.mkv,val,0,2\n')
+    source = open_folder(tmp_path, ClipSpec(16_000, 1.5, 2, 16)).train
+    fixed = source[0]
+    np.testing.assert_array_equal(
+        source.read(0, Take(start=1.0))['waveform'][:8_000], fixed['waveform'][8_000:16_000]
+    )
+    late = open_folder(tmp_path, ClipSpec(16_000, 0.75, 2, 16)).train
+    assert len(late) == 2 and source.refused() == []
+    np.testing.assert_array_equal(late.read(1, Take(start=1.0))['waveform'], late[1]['waveform'])

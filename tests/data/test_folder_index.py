@@ -146,7 +146,7 @@ def test_a_clip_in_two_rows_is_taken_once_and_noted(tmp_path, open_folder):
             'path,split\na.mp4,train\nb.mp4,dev\n',
             "line 3: split = 'dev': must be one of train; or, held out, val,",
         ),
-        ('path,split\na.mp4,train\nb.mp4\n', "line 3: split = ''"),
+        ('path,split\na.mp4,train\nb.mp4\n', 'line 3: 1 values, not 2: path, split'),
         ('path,split\na.mp4,train\n../b.mp4,val\n', 'line 3: path = .* must be below the input folder'),
         ('path,split\na.mp4,train\n/b.mp4,val\n', 'line 3: path = .* must be below the input folder'),
         ('path,split\na.mp4,train\n,val\n', 'line 3: path = .* must be below the input folder'),

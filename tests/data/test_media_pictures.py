@@ -1,5 +1,6 @@
 """Pictures: which ones, upright, of the right shape and colour."""
 
+import dataclasses
 import fractions
 import struct
 
@@ -10,6 +11,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ClipSpec
+from diffmavil_jax.data.take import Crop, Take
 from tests.data.film import (
     SPEC,
     grey,
@@ -228,3 +230,31 @@ def test_cover_art_is_no_video(tmp_path):
             container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
     assert not media.probe(covered).has_video
+
+
+@pytest.mark.parametrize('turn', [0, 90])
+@pytest.mark.parametrize('crop', [Crop(0.75, 0.6, 0.25, 1.0), Crop(0.5, 0.7, 1.0, 0.3)])
+def test_a_rectangle_is_cut_out_where_the_take_says(tmp_path, crop, turn):
+    upright = gradient(120, 200)
+    stored = np.rot90(upright, -1).copy() if turn else upright
+    path = write(tmp_path / 'a.mov', [stored] * 16, fps=8, turn=turn, options={'crf': '4'})
+    frames = media.decode(path, 0.0, SPEC, ['video'], Take(crop=crop))[1].astype(float)
+    left, top, right, bottom = crop.box(200, 120)
+    across = left + (np.arange(32) + 0.5) * (right - left) / 32 - 0.5
+    down = top + (np.arange(32) + 0.5) * (bottom - top) / 32 - 0.5
+    pixel = max(right - left, bottom - top) / 32
+    for axis, (place, size) in enumerate(((across, 200), (down, 120))):
+        error = np.abs(
+            frames[..., axis]
+            - (255 * place / size)[(None, slice(None)) if axis == 0 else (slice(None), None)]
+        )
+        assert error[:, 2:-2, 2:-2].max() < pixel * 255 / size + 4
+    turned = media.decode(path, 0.0, SPEC, ['video'], Take(crop=crop, flip=True))[1]
+    np.testing.assert_array_equal(turned, frames[:, :, ::-1])
+
+
+def test_pictures_of_a_part_are_from_that_stretch(tmp_path):
+    path = write(tmp_path / 'a.mkv', [grey(i) for i in range(16)], fps=8)
+    part = dataclasses.replace(SPEC, frames=4, video_seconds=0.5)
+    for video, expected in ((0.0, [0, 1, 2, 3]), (0.5, [6, 7, 8, 9]), (1.0, [12, 13, 14, 15])):
+        assert shown(media.decode(path, 0.0, part, ['video'], Take(video=video))[1]) == expected

@@ -8,6 +8,7 @@ import pytest
 
 from diffmavil_jax.data import media
 from diffmavil_jax.data.media import decoding, pictures, wanted_pictures
+from diffmavil_jax.data.take import FIXED
 from tests.data.film import MEDIA, SPEC, tone_from, write
 
 WANTED, ALL = wanted_pictures.WantedPictures, pictures.AllPictures
@@ -15,7 +16,7 @@ B_FRAMES = {'bf': '3'}
 
 
 def read(source, start_s, reader, spec=SPEC):
-    return decoding._decode_by(source, start_s, spec, ['video'], reader, by_seek=False)[1]
+    return decoding._decode_by(source, start_s, spec, ['video'], FIXED, reader, by_seek=False)[1]
 
 
 def count_decoded(monkeypatch):
@@ -106,7 +107,7 @@ def test_where_packets_do_not_tell_all_are_decoded(tmp_path, monkeypatch, start_
     decoded = count_decoded(monkeypatch)
     with av.open(str(path)) as source:
         stream = source.streams.video[0]
-        reader = WANTED(stream, 0.0, SPEC)
+        reader = WANTED(stream, 0.0, SPEC, FIXED)
         packet = next(source.demux(stream))
         packet.pts = None
         with pytest.raises(pictures.PacketsDoNotTell):

@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from diffmavil_jax.config.clips import MODALITIES
-from diffmavil_jax.data.clip import DataError, Refusal
+from diffmavil_jax.data.clip import ClipSpec, DataError, Refusal
 from diffmavil_jax.data.ledger import Ledger, Substitutes, UnusableError
 from diffmavil_jax.data.mixture import Mixture
 from diffmavil_jax.data.pipeline import Loader, stack
+from diffmavil_jax.data.take import Takes
+from diffmavil_jax.data.world import GeneratedWorld
 
 LENGTH = 10
 
@@ -253,3 +255,48 @@ def test_stack_leaves_out_what_no_clip_has_and_refuses_what_only_some_have():
         stack([Numbers()[2], sound])
     with pytest.raises(DataError, match='with and without frames in one batch: clip 2 has frames'):
         stack([sound, Numbers()[2]])
+
+
+class TestTakes:
+    """Random takes of a world: one of each position, whoever reads it."""
+
+    SPEC = ClipSpec(16_000, 0.5, 4, 16, video_seconds=0.25)
+    DRAWN = Takes(7, video=True, min_area=0.5, max_aspect=4 / 3, flip=0.5)
+
+    def load(self, sizes, first=0, **options):
+        world = GeneratedWorld(self.SPEC, seed=0, length=6)
+        return [batch for batch, _ in batches(sizes, first, source=world, takes=self.DRAWN, **options)]
+
+    @pytest.fixture(scope='class')
+    def whole(self):
+        (batch,) = self.load([24])
+        return batch
+
+    def test_a_resumed_run_sees_the_batches_of_one_that_went_on(self, whole):
+        for batch in (*self.load([8, 4], 12), *self.load([1, 2, 6], 3)):
+            for name, rows in batch.items():
+                np.testing.assert_array_equal(rows, whole[name][batch['position']])
+
+    def test_so_do_two_hosts_and_worker_processes(self, whole):
+        hosts = [self.load([16], 8, host=host, hosts=2)[0] for host in range(2)]
+        for batch in (*hosts, *self.load([12], workers=2)):
+            for name, rows in batch.items():
+                np.testing.assert_array_equal(rows, whole[name][batch['position']])
+
+    def test_epochs_differ_in_pictures_and_evaluation_in_nothing(self, whole):
+        world = GeneratedWorld(self.SPEC, seed=0, length=6)
+        sounds = [rows.tobytes() for rows in whole['waveform']]
+        assert (
+            sorted(sounds[:6])
+            == sorted(sounds[6:12])
+            == sorted(world[i]['waveform'].tobytes() for i in range(6))
+        )
+        assert len({rows.tobytes() for rows in whole['frames']}) == 24
+        for i in range(6):
+            np.testing.assert_array_equal(world[i]['frames'], world[i]['frames'])
+
+    def test_without_takes_batches_are_the_clips_of_evaluation(self):
+        world = GeneratedWorld(self.SPEC, seed=0, length=6)
+        ((batch, _),) = batches([6], source=world)
+        frames = {rows.tobytes() for rows in batch['frames']}
+        assert frames == {world[i]['frames'].tobytes() for i in range(6)}

@@ -1,5 +1,6 @@
 """Whole files as windows: where they are cut, what the last one holds, and what is refused."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -140,3 +141,13 @@ def test_no_more_is_read_than_is_asked_for_and_some_ahead(sound):
     assert isinstance(next(items), Window)
     items.close()
     assert next(taken) < 20
+
+
+def test_pictures_of_a_part_are_from_the_middle_of_what_is_there(film):
+    part = dataclasses.replace(SPEC, frames=4, video_seconds=0.5)  # every 0.125 s, as the film's pictures
+    _, frames = read_window(film, 0.0, 2.0, part, ['video'])
+    assert shown(frames) == [6, 7, 8, 9]
+    _, frames = read_window(film, 2.0, 1.0, part, ['video'])
+    assert shown(frames) == [18, 19, 20, 21]
+    _, frames = read_window(film, 2.5, 0.26, part, ['video'])
+    assert shown(frames) == [20, 21, 21, 21]

@@ -2,11 +2,13 @@
 
 import colorsys
 import concurrent.futures
+import dataclasses
 
 import numpy as np
 import pytest
 
 from diffmavil_jax.data.clip import ClipSpec
+from diffmavil_jax.data.take import FIXED, Take
 from diffmavil_jax.data.world import MATERIALS, SHAPES, GeneratedWorld
 
 SPEC = ClipSpec(sample_rate=16_000, seconds=2.0, frames=8, frame_size=48)
@@ -216,3 +218,19 @@ def test_medium_still_hears_what_it_sees():
     medium = [(world('medium')[i], world('medium').factors(i)) for i in range(CLIPS)]
     damped = [pair for pair in medium if MATERIALS[pair[1]['material']] in ('rubber', 'wood')]
     assert agreement(damped, heard) > 0.97
+
+
+def test_pictures_of_a_part_of_the_time_are_those_of_the_whole(films):
+    part = world(spec=dataclasses.replace(FILM, frames=50, video_seconds=0.5))
+    whole, factors = films[0]
+    middle = part.read(0, FIXED)
+    np.testing.assert_array_equal(middle['waveform'], whole['waveform'])
+    error = middle['frames'].astype(float) - whole['frames'][75:125]
+    assert np.abs(error).mean() < 4  # noise is drawn anew
+    early, late = (part.read(0, Take(video=share))['frames'].astype(float) for share in (0.0, 1.0))
+    assert np.abs(early - whole['frames'][:50]).mean() < np.abs(early - whole['frames'][150:]).mean()
+    assert np.abs(late - whole['frames'][150:]).mean() < np.abs(late - whole['frames'][:50]).mean()
+    assert part.factors(0)['impacts'].sum() <= factors['impacts'].sum()
+    np.testing.assert_array_equal(
+        part.read(0, Take(flip=True))['frames'], part.read(0, FIXED)['frames'][:, :, ::-1]
+    )

@@ -1,5 +1,7 @@
 """The suite on an untrained network and the generated world: names, and batches with padding."""
 
+import types
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.world import GeneratedWorld
 from diffmavil_jax.evaluation.held_out import Network, batches, extract, spread
-from diffmavil_jax.evaluation.suite import Suite, flatten
+from diffmavil_jax.evaluation.readout import retrieve_both_ways
+from diffmavil_jax.evaluation.suite import Suite, flatten, galleries_of
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 from diffmavil_jax.plan.buckets import counts_at
 
@@ -54,6 +57,30 @@ def suite(networks, worlds):
 @pytest.fixture(scope='module')
 def full(suite, networks):
     return suite.full(networks[1], networks[2])
+
+
+def test_retrieval_is_the_mean_over_galleries_of_different_clips(networks, worlds, tiny):
+    network, params, _ = networks
+    evaluation = {'batch_size': 8, 'retrieval_clips': 12, 'retrieval_galleries': 3}
+    config = tiny(data={'eval_clips': 48}, evaluation=evaluation)
+    several = types.SimpleNamespace(config=config, features=network.features, predicts_patches=False)
+    suite = Suite(several, *worlds)
+    clips = galleries_of(48, 12, 3)
+    assert [len(set(gallery)) for gallery in clips] == [12, 12, 12] and len({*sum(clips, [])}) == 36
+    each = [retrieve_both_ways(suite.features(params, gallery))['retrieval'] for gallery in clips]
+    found = suite.retrieval(params)['retrieval']
+    for direction in ('a2v', 'v2a'):
+        assert set(found[direction]) == RETRIEVAL | {'galleries'}
+        assert found[direction]['galleries'] == 3 and found[direction]['clips'] == 12
+        for name in ('r5', 'median_rank'):
+            mean = np.mean([gallery[direction][name] for gallery in each])
+            assert found[direction][name] == pytest.approx(mean)
+
+
+def test_there_are_as_many_galleries_as_the_clips_suffice_for():
+    assert galleries_of(30, 12, 16)[1:] == [galleries_of(30, 12, 2)[1]]
+    assert galleries_of(5, 12, 16) == [list(range(5))]
+    assert galleries_of(100, 12, 1) == [spread(100, 12)]
 
 
 def test_the_full_evaluation_has_the_stable_names(full):

@@ -1,9 +1,9 @@
 """`diffmavil reconstruct`: what it writes for which files, and which options it refuses."""
 
 import json
+import os
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 import scipy.io.wavfile
@@ -16,31 +16,13 @@ from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import Refusal
 from diffmavil_jax.data.sandbox import DecodePool
 from diffmavil_jax.inference.reconstruct import Options, Reconstructor, visible_counts
-from diffmavil_jax.inference.reconstruction_files import reconstruct
-from diffmavil_jax.saved.workdir import open_workdir
-from diffmavil_jax.training.checkpoint import CheckpointStore
+from diffmavil_jax.inference.reconstruction_files import _stems, reconstruct
 from tests.data.film import grey, tone_from, write
 
 
 @pytest.fixture(scope='module')
-def make_run(tiny, make_pretrainer, tmp_path_factory):
-    """Makes the workdir of a run that has made no step yet, with the parameters of its initialisation."""
-
-    def make(**changes):
-        config = tiny(**changes)
-        directory = open_workdir(tmp_path_factory.mktemp('pretrained') / 'run', config, overwrite=False)
-        program, _ = make_pretrainer(config, (), jax.devices()[:1])
-        store = CheckpointStore(directory.path / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
-        store.save(0, program.init(), {}, block=True)
-        store.close()
-        return str(directory.path)
-
-    return make
-
-
-@pytest.fixture(scope='module')
 def run(make_run):
-    return make_run()
+    return str(make_run())
 
 
 @pytest.fixture(scope='module')
@@ -116,8 +98,36 @@ def test_names_are_told_apart_and_the_clip_begins_where_it_is_told(run, folder, 
     assert command(run, tmp_path, film, film, '--start_s=1') == 0
     assert {'film.png', 'film_2.png'} <= set(names(tmp_path))
     assert (tmp_path / 'film.png').read_bytes() == (tmp_path / 'film_2.png').read_bytes()
-    (refusal,) = reconstruct([film], run, tmp_path, Options(), start_s=3.0)
+    (refusal,) = reconstruct([film], run, tmp_path / 'late', Options(), start_s=3.0)
     assert refusal == Refusal(film, 'too short: 2.50 s, to begin at 3 s')
+
+
+@pytest.mark.parametrize('overwrite', [(), ('--overwrite',)])
+@pytest.mark.parametrize(('name', 'source'), [('mine.mp4', 'mine.mp4'), ('x_target.wav', 'x.mp4')])
+def test_an_input_is_never_replaced(tmp_path, capsys, monkeypatch, overwrite, name, source):
+    monkeypatch.chdir(tmp_path)
+    for file in {name, source}:
+        pathlib.Path(file).write_bytes(b'my film')
+    assert command('nowhere', '.', source, name, '--video=mp4', *overwrite) == 2
+    line = capsys.readouterr().err
+    assert 'error: --output=.: ' in line and 'is an input, and no output replaces one; give another.' in line
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b'my film'}
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked_for(run, folder, tmp_path, capsys):
+    (tmp_path / 'film.png').write_bytes(b'my picture')
+    assert command(run, tmp_path, folder / 'film.mkv') == 2
+    assert f'{tmp_path / "film.png"} is there already' in capsys.readouterr().err
+    assert names(tmp_path) == ['film.png'] and (tmp_path / 'film.png').read_bytes() == b'my picture'
+    assert command(run, tmp_path, folder / 'film.mkv', '--overwrite') == 0
+    assert (tmp_path / 'film.png').read_bytes() != b'my picture'
+
+
+def test_every_name_has_outputs_of_its_own():
+    long = 'ü' * 124
+    stems = _stems([f'{long}.mp4', f'{long}.mkv', 'a.mp4', 'A.mkv', 'a_2.mp4', os.fsdecode(b'\xff.mp4')])
+    assert stems[0] == 'ü' * 110 and stems[1] == 'ü' * 110 + '_2'
+    assert stems[2:] == ['a', 'A_2', 'a_2_2', os.fsdecode(b'\xff')]
 
 
 def filled(run, folder, name='film', **options):
@@ -170,7 +180,7 @@ def test_visible_tokens(tiny):
 
 
 def test_normalised_patches_get_their_mean_and_scale_back(make_run, folder):
-    run = make_run(loss={'normalize_targets': True}, diffusion={'enabled': False})
+    run = str(make_run(loss={'normalize_targets': True}, diffusion={'enabled': False}))
     shown = filled(run, folder).stages['video']
     hidden = np.isnan(shown.masked)
     # Patches of the film are almost of one grey each, from 20 to 160 of 255.

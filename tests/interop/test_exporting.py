@@ -94,6 +94,14 @@ def test_nothing_is_overwritten_without_the_flag(run, tmp_path, capsys):
     assert not (out / 'model.safetensors').exists() and set(load_params(out)[0]) == PARTS
 
 
+@pytest.mark.parametrize('output', ['run', '.'])
+def test_the_run_is_never_moved_away(run, tmp_path, capsys, output):
+    copy = written_report(run, tmp_path)
+    assert main(['export', str(copy), f'--output={tmp_path / output}', '--overwrite']) == 2
+    assert f'is, or holds, the input {copy}' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['run']
+
+
 def test_no_run_is_an_error(tmp_path, capsys):
     assert main(['export', str(tmp_path), f'--output={tmp_path / "out"}']) == 2
     assert 'must be the workdir of a run' in capsys.readouterr().err

@@ -62,6 +62,14 @@ def test_what_is_wrong_is_named(file, tmp_path, capsys, flags, error):
     assert not (tmp_path / 'out').exists()
 
 
+def test_the_file_is_never_moved_away(tmp_path, capsys):
+    (tmp_path / 'mae.pth').write_bytes(b'weights')
+    command = ['import', '--layout=mae', str(tmp_path / 'mae.pth'), f'--output={tmp_path}', '--overwrite']
+    assert main(command) == 2
+    assert f'is, or holds, the input {tmp_path / "mae.pth"}' in capsys.readouterr().err
+    assert (tmp_path / 'mae.pth').read_bytes() == b'weights'
+
+
 def test_nothing_is_overwritten_without_the_flag(file, tmp_path, capsys):
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'notes.txt').touch()

@@ -1,10 +1,14 @@
 """Each layout against a forward pass of its project, and files that lack parameters."""
 
+import itertools
+import re
+
 import numpy as np
 import pytest
 
 from diffmavil_jax.config.schema import from_dict
 from diffmavil_jax.config.tree import ConfigError
+from diffmavil_jax.interop.convert import seconds_of
 from diffmavil_jax.interop.importing import Options, import_weights
 from diffmavil_jax.models.patches import patchify_audio, patchify_video
 from diffmavil_jax.models.positions import sincos_table
@@ -113,6 +117,9 @@ class TestMae:
         assert (norm['scale'] == 1).all() and (norm['bias'] == 0).all()
         assert 'fc_norm.weight' in card['source']['keys_left_out']
         assert 'video_pool_norm only normalises: the file has no norm before the mean.' in card['remarks']
+        assert any(
+            'fc_norm of the file, which belongs after the mean' in remark for remark in card['remarks']
+        )
 
     @pytest.mark.parametrize('key', ['blocks.2.mlp.fc1.bias', 'pos_embed', 'patch_embed.proj.weight'])
     def test_what_is_needed_and_missing_is_named(self, save, tmp_path, key):
@@ -230,6 +237,17 @@ class TestMavil:
         _, card = imported(save(state), 'mavil', tmp_path, frames=4)
         assert 'fusion' not in card['parts'] and not card['source']['keys_left_out']
 
+    def test_pictures_alone_are_of_four_seconds(self, save, tmp_path):
+        directory, card = imported(save(self.STATE), 'mavil', tmp_path, modalities=('video',), frames=4)
+        assert read_config(directory)['data']['seconds'] == 4
+        assert any('plain means of the tokens' in remark for remark in card['remarks'])
+
+    def test_pictures_beside_longer_sound_last_as_long(self, save, tmp_path):
+        directory, card = imported(save(self.STATE), 'mavil', tmp_path, frames=4)
+        data = read_config(directory)['data']
+        assert data['video_seconds'] == (4 if data['seconds'] > 4 else 0)
+        assert card['video']['seconds'] == min(4, data['seconds'])
+
     def test_another_number_of_frames_is_refused(self, save, tmp_path):
         with pytest.raises(
             ConfigError, match='8 positions, which do not make a square picture at each of 4 times'
@@ -237,3 +255,97 @@ class TestMavil:
             imported(save(self.STATE), 'mavil', tmp_path, frames=8)
         with pytest.raises(ConfigError, match='--frames=3: must be a multiple of the 2 of a tubelet'):
             imported(save(self.STATE), 'mavil', tmp_path, frames=3)
+
+
+STATES = {
+    'mae': reference.vit(channels=3, patch=8, count=9),
+    'audiomae': reference.vit(channels=1, patch=16, count=128),
+    'cavmae': reference.cavmae(),
+    'mavil': reference.mavil(),
+}
+OTHER_SHAPES = {
+    'a row less': lambda x: x[1:],
+    'a column less': lambda x: x[..., 1:],
+    'an axis more': lambda x: x[None],
+    'an axis less': lambda x: x.reshape(-1) if x.ndim > 1 else x[0],
+    'nothing': lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize('layout', ['mae', 'mavil'])
+def test_a_parameter_of_another_shape_is_an_error(save, tmp_path, layout):
+    """Whatever the parameter: never another exception, and nothing is written."""
+    state, accepted = STATES[layout], []
+    # One layer of each stack is enough, and one modality where both are alike.
+    names = [n for n in state if not re.search(r'\.[013]\.|^blocks_v|mask|decoder|fc_norm_av|head_av', n)]
+    for name, change in zip(names, itertools.cycle(OTHER_SHAPES), strict=False):
+        path = save(state | {name: OTHER_SHAPES[change](state[name])})
+        try:
+            imported(path, layout, tmp_path, frames=4)
+        except ConfigError as error:
+            assert str(path) in str(error)
+        else:
+            accepted.append((name, change))
+    assert not accepted
+
+
+def test_seconds_are_those_of_the_spectrogram():
+    assert [seconds_of(n) for n in (1024, 512, 128, 416, 64, 16)] == [10, 5, 1, 4, 0.64, 0.2]
+
+
+@pytest.mark.parametrize(('frames', 'seconds'), [(1024, 10), (512, 5), (128, 1)])
+def test_a_clip_fills_the_spectrogram(save, tmp_path, frames, seconds):
+    state = reference.vit(channels=1, patch=16, count=frames // 16 * 8)
+    directory, _ = imported(save(state), 'audiomae', tmp_path)
+    config = from_dict(read_config(directory))
+    assert (config.audio.num_frames, config.data.seconds) == (frames, seconds)
+
+
+@pytest.mark.parametrize(
+    ('positions', 'grid'), [(1212, '101 x 12'), (1176, '98 x 12'), (600, '50 x 12'), (144, '12 x 12')]
+)
+def test_patches_that_overlap_are_refused(save, tmp_path, positions, grid):
+    state = reference.vit(channels=1, patch=16, count=positions)
+    with pytest.raises(ConfigError, match=f'has {positions} positions .* may be of {grid} .* overlap'):
+        imported(save(state), 'audiomae', tmp_path)
+
+
+@pytest.mark.parametrize('time', [1, 12, 128, 187])
+def test_patches_side_by_side_are_not_taken_for_others(save, tmp_path, time):
+    state = reference.vit(channels=1, patch=16, count=8 * time)
+    grid = imported(save(state), 'audiomae', tmp_path)[1]['audio']['grid (time, frequency)']
+    assert grid == (time, 8)
+
+
+@pytest.mark.parametrize(
+    ('layout', 'name'),
+    [
+        ('mae', 'blocks.0.gamma_1'),
+        ('mae', 'dist_token'),
+        ('audiomae', 'blocks.3.attn.q_norm.weight'),
+        ('cavmae', 'cls_token_a'),
+        ('cavmae', 'register_tokens'),
+        ('cavmae', 'constrative_head_audio.0.norm1.weight'),
+        ('mavil', 'blocks_av.0.ls1.gamma'),
+    ],
+)
+def test_a_parameter_that_the_layout_does_not_know_is_refused(save, tmp_path, layout, name):
+    state = STATES[layout] | {name: np.ones(reference.WIDTH)}
+    with pytest.raises(ConfigError, match=f'1 parameters that --layout={layout} does not know: {name}'):
+        imported(save(state), layout, tmp_path, frames=4)
+    assert not (tmp_path / 'import').exists()
+
+
+def test_what_belongs_to_the_other_encoder_is_not_unknown(save, tmp_path):
+    _, card = imported(save(STATES['cavmae']), 'cavmae', tmp_path, modalities=('audio',))
+    assert 'blocks_v.0.norm1.weight' in card['source']['keys_left_out']
+
+
+def test_a_file_with_a_value_that_is_not_finite_is_refused(save, tmp_path):
+    state = {name: value.copy() for name, value in STATES['mae'].items()}
+    state['blocks.2.mlp.fc1.weight'][3, 5] = np.nan
+    with pytest.raises(ConfigError, match='1 of the 65,536 values of blocks.2.mlp.fc1.weight are not finite'):
+        imported(save(state), 'mae', tmp_path)
+    state['blocks.2.mlp.fc1.weight'][3, 5] = 0
+    state['decoder_blocks.0.norm1.weight'][:] = np.nan  # is not used
+    imported(save(state), 'mae', tmp_path)

@@ -1,6 +1,7 @@
 import dataclasses
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -66,6 +67,14 @@ def test_log_mel_of_a_chirp_matches_kaldi_as_far_as_float32_goes():
     np.testing.assert_allclose(exact[above], golden[above], rtol=0, atol=2e-3)
     np.testing.assert_allclose(features[above], golden[above], rtol=0, atol=2e-3)
     np.testing.assert_allclose(features[~above], exact[~above], rtol=0, atol=1.5e-2)
+
+
+def test_the_filters_are_applied_in_full_float32_on_every_device():
+    lowered = jax.jit(lambda wave: log_mel(wave, sample_rate=16_000, num_mel_bins=16)).lower(
+        jax.ShapeDtypeStruct((1, 1_600), np.int16)
+    )
+    products = [line for line in lowered.as_text().splitlines() if 'dot_general' in line]
+    assert len(products) == 1 and 'precision = [HIGHEST, HIGHEST]' in products[0]
 
 
 def test_ten_seconds_are_998_frames():

@@ -114,6 +114,7 @@ def test_a_trial_decides_on_a_gpu(damage, monkeypatch):
 
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
     monkeypatch.setattr(attention_module, 'attend', attention)
+    monkeypatch.setattr(attention_module, '_try_cudnn', attention_module._try_cudnn.__wrapped__)
     chosen, why = choose('auto', 'bfloat16')
     assert chosen == ('cudnn' if damage == 'is right' else 'xla')
     words = {'refuses': 'no kernel for this device', 'is wrong': 'differs by', 'is right': 'right numbers'}

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffmavil_jax.config.augmentation import AugmentationConfig
+from diffmavil_jax.config.clips import FRONT_ENDS
 from diffmavil_jax.objectives import augmentation
 from diffmavil_jax.objectives.randomness import clip_keys
 
@@ -76,3 +78,38 @@ def test_branches_are_dropped_more_often_in_later_layers_and_keep_their_mean():
 
 def test_nothing_is_dropped_at_rate_zero():
     assert (jax.device_get(augmentation.drop_path_scales(KEYS, 3, 0, 3, 0.0)) == 1).all()
+
+
+def test_the_amplitude_is_half_and_a_beta_variable():
+    louder = np.asarray(augmentation.amplify(jnp.full((400, 3), 1_000, jnp.int16), KEYS))
+    factors = louder[:, 0] / 1_000
+    np.testing.assert_array_equal(louder, louder[:, :1].repeat(3, axis=1))
+    expected = np.quantile(np.random.default_rng(0).beta(10, 10, 100_000) + 0.5, [0.1, 0.25, 0.5, 0.75, 0.9])
+    np.testing.assert_allclose(np.quantile(factors, [0.1, 0.25, 0.5, 0.75, 0.9]), expected, atol=0.03)
+    assert factors.min() > 0.5 and factors.max() < 1.5
+
+
+def test_sound_is_rolled_and_amplified_as_the_config_says():
+    x = jnp.asarray(np.random.default_rng(0).integers(-9_000, 9_000, (4, 50)), jnp.int16)
+
+    def augmented(**fields):
+        return augmentation.augment_sound(
+            x, AugmentationConfig(**fields), lambda stream: clip_keys(3, stream, jnp.arange(4))
+        )
+
+    np.testing.assert_array_equal(augmented(flip=1.0, random_start=True), x)
+    rolled, amplified = np.asarray(augmented(roll=True)), np.asarray(augmented(gain=True))
+    np.testing.assert_array_equal(np.sort(rolled), np.sort(x))
+    assert len(set(np.round((amplified / np.asarray(x))[:, 0], 4))) == 4
+    both = np.asarray(augmented(roll=True, gain=True))
+    np.testing.assert_allclose(both, rolled * (amplified / np.asarray(x))[:, :1], rtol=1e-5)
+
+
+def test_a_stripe_has_what_audiomae_puts_there():
+    front_end = FRONT_ENDS['audiomae']
+    assert front_end.of_zero == pytest.approx(0.467, abs=1e-3)
+    raw = np.random.default_rng(0).normal(-4, 4, (3, 30, 20)).astype(np.float32)
+    scale = front_end.divisor * front_end.std
+    blanked = augmentation.blank_stripe((raw - front_end.mean) / scale, KEYS[:3], 8, 1, front_end.of_zero)
+    before = augmentation.blank_stripe(jnp.asarray(raw), KEYS[:3], 8, 1)  # as torchaudio: 0, then normalised
+    np.testing.assert_allclose(blanked, (before - front_end.mean) / scale, atol=1e-5)

@@ -31,8 +31,8 @@ def batch(config, size=4):
     }
 
 
-def parts(tiny, *, multi_label=False, **finetune):
-    config = tiny(objective='classification', finetune=PLAIN | finetune)
+def parts(tiny, *, multi_label=False, augmentation=None, **finetune):
+    config = tiny(objective='classification', finetune=PLAIN | finetune, augmentation=augmentation or {})
     objective = ClassificationObjective(config, CLASSES, multi_label=multi_label, time_steps=STEPS)
     bucket = make_plan(config).buckets[0]
     counts = {
@@ -123,8 +123,9 @@ def test_masks_leave_the_tokens_of_the_plan(tiny):
 
 
 def test_what_a_clip_draws_does_not_depend_on_its_batch(tiny):
-    varied = {'time_mask': 0.5, 'video_mask': 0.5, 'drop_path': 0.5, 'roll': True, 'gain_db': 6.0}
-    objective, params, clips, counts = parts(tiny, **varied, spec_augment_time=8)
+    varied = {'time_mask': 0.5, 'video_mask': 0.5, 'drop_path': 0.5}
+    sound = {'roll': True, 'gain': True, 'gain_db': 6.0}
+    objective, params, clips, counts = parts(tiny, **varied, augmentation=sound, spec_augment_time=8)
     loss = compiled(objective, counts)
     alone = [float(loss(params, {n: x[i : i + 1] for n, x in clips.items()})[0]) for i in range(4)]
     assert float(loss(params, clips)[0]) == pytest.approx(np.mean(alone), rel=1e-4)
@@ -141,3 +142,16 @@ def test_mixup_mixes_targets_as_clips(tiny):
     mixed, unmixed = compiled(objective, counts), compiled(plain, counts)
     assert float(mixed(params, same)[0]) == pytest.approx(float(unmixed(params, same)[0]), rel=1e-3)
     assert float(mixed(params, clips)[0]) != pytest.approx(float(unmixed(params, clips)[0]), rel=1e-3)
+
+
+def test_a_stripe_is_filled_as_the_config_says(tiny):
+    filled = {}
+    for fill in ('mean', 'zero'):
+        objective, _, clips, _ = parts(
+            tiny, modality='audio', spec_augment_time=8, spec_augment_fill=fill, multi_label=False
+        )
+        filled[fill] = np.asarray(objective._patches(clips, clips['position'])['audio'])
+    differs = filled['mean'] != filled['zero']
+    assert differs.any() and (filled['mean'][differs] == 0).all()
+    of_zero = objective.config.audio.normalization.of_zero
+    np.testing.assert_allclose(filled['zero'][differs], of_zero, rtol=1e-6)

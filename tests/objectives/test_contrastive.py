@@ -115,3 +115,13 @@ def test_incomplete_pairs_are_no_negatives_and_do_not_change_the_others():
     np.testing.assert_allclose(losses[there], expected, rtol=1e-5)
     np.testing.assert_array_equal(correct[there], expected_correct)
     np.testing.assert_allclose(losses[np.array([1, 4])], 0, atol=1e-6)
+
+
+def test_similarities_and_their_gradients_are_in_full_float32_on_every_device():
+    one = jax.ShapeDtypeStruct((8, 6), np.float32)
+    gradient = jax.grad(lambda left, right: info_nce(left, right, 0.1)[0].sum(), argnums=(0, 1))
+    products = [
+        line for line in jax.jit(gradient).lower(one, one).as_text().splitlines() if 'dot_general' in line
+    ]
+    assert len(products) == 3  # forward, and one for each side
+    assert all('precision = [HIGHEST, HIGHEST]' in line for line in products)

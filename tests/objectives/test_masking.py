@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffmavil_jax.objectives.masking import contrast_masks, random_masks
+from diffmavil_jax.objectives.masking import contrast, contrast_masks, random_masks
 
 
 def masks(clips=64, tokens=20, visible=4, decoded=16, seed=0):
@@ -87,3 +87,22 @@ def test_what_contrast_masks_is_a_partition_and_decoded_evenly():
 def test_where_nothing_stands_out_every_token_is_equally_likely(scale):
     visible, _ = contrasts(scale, 2.0, visible=3, decoded=9)
     np.testing.assert_allclose(np.bincount(visible.ravel(), minlength=12) / 4_000, 3 / 12, atol=0.03)
+
+
+def test_a_flat_coloured_patch_has_no_contrast():
+    rng = np.random.default_rng(0)
+    blue = np.tile(np.float32([-1.2, 0.3, 1.9]), 16)
+    grey = np.repeat(rng.normal(size=16).astype(np.float32), 3)
+    colours = rng.normal(size=48).astype(np.float32)
+    scores = contrast(np.stack([blue, grey, colours])[None], channels=3)[0]
+    by_hand = [np.sqrt(np.mean([patch[c::3].var() for c in range(3)])) for patch in (blue, grey, colours)]
+    np.testing.assert_allclose(scores, by_hand, rtol=1e-5, atol=1e-6)
+    assert scores[0] < 1e-6
+
+
+def test_pictures_are_drawn_by_the_contrast_within_their_colours():
+    blue, grey = np.tile(np.float32([-3, 0, 3]), 16), np.repeat(np.float32([-1, 1] * 8), 3)
+    patches = np.broadcast_to(np.stack([blue, grey]), (2_000, 2, 48))
+    keys = jax.random.split(jax.random.key(0), 2_000)
+    visible, _ = contrast_masks(keys, patches, 1.0, 1, 1, channels=3)
+    assert np.asarray(visible).mean() == pytest.approx(2.1 / 2.2, abs=0.02)

@@ -319,3 +319,20 @@ def test_the_inter_modal_term_may_be_the_mean_over_both_views(batch):
         np.testing.assert_allclose(one[name][0], two[name][0], rtol=1e-5)
     with pytest.raises(ConfigError, match='inter_both_views'):
         change(loss={'second_view': False, 'inter_both_views': True})
+
+
+def test_sound_is_rolled_and_amplified_in_training_alone_by_the_place_of_the_clip():
+    config = change(augmentation={'roll': True, 'gain': True}, data={'video_seconds': 0.1})
+    objective = PretrainingObjective(config)
+    clips = {'waveform': np.arange(3 * 4_800, dtype=np.int16).reshape(3, -1), 'position': np.arange(5, 8)}
+    sounds = np.asarray(objective._augmented(clips)['waveform'])
+    assert not np.allclose(sounds, clips['waveform'])
+    for i in range(3):
+        factor = np.sort(sounds[i])[-1] / clips['waveform'][i].max()
+        np.testing.assert_allclose(np.sort(sounds[i]), clips['waveform'][i] * factor, rtol=1e-5, atol=1e-2)
+    alone = {name: rows[1:2] for name, rows in clips.items()}
+    np.testing.assert_array_equal(objective._augmented(alone)['waveform'], sounds[1:2])
+    moved = clips | {'position': clips['position'] + 10}
+    assert not np.allclose(objective._augmented(moved)['waveform'], sounds)
+    plain = PretrainingObjective(CONFIG)._augmented(clips)
+    assert plain['waveform'] is clips['waveform']

@@ -63,7 +63,7 @@ def test_one_step_is_the_last_of_the_schedule():
 
 
 def test_ancestral_is_the_posterior_of_ho(tiny):
-    """Ho et al. 2020, eq. 6 and 7, with the beta of a step between any two levels."""
+    """Ho et al. 2020, with the beta of a step between any two levels."""
     steps = make_steps(tiny(diffusion={'rho': 1.0}), 8, 'ancestral')
     levels = alphas_cumprod(DiffusionConfig(rho=1.0))
     for row, (t, following) in enumerate(zip(steps.timesteps, [*steps.timesteps[1:], 0], strict=True)):
@@ -191,7 +191,7 @@ def networks(tiny):
     ids=['x0', 'eps', 'v, half decoded in training'],
 )
 def test_sampling_is_the_whole_network_step_by_step(networks, changes):
-    """Compares with a loop over the model's __call__ and eq. 12 of Song et al. as printed."""
+    """Compares with a loop over the model's __call__ and the update of Song et al. as printed."""
     network = networks(**changes)
     config, objective = network.config, network.objective
     steps = make_steps(config, 3)

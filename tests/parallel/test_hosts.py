@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -24,15 +25,22 @@ from diffmavil_jax.parallel.metrics import accumulate, finalize
 from diffmavil_jax.training.checkpoint import CheckpointStore
 
 ROOT = pathlib.Path(__file__).parents[2]
-SAMPLES = 480  # 60 steps
+SAMPLES = 320  # 40 steps
 LOGGED = 40
-TIMEOUT_S = 300
+TIMEOUT_S = 900  # CI may be slow
 
 
 def free_port():
     with socket.socket() as listener:
         listener.bind(('localhost', 0))
         return listener.getsockname()[1]
+
+
+def environment(devices):
+    """So many devices in a process. That collectives must not be concurrent is for main.py to know."""
+    flags = [flag for flag in os.environ['XLA_FLAGS'].split() if 'concurrency_optimized' not in flag]
+    flags = [re.sub('device_count=[0-9]+', f'device_count={devices}', flag) for flag in flags]
+    return os.environ | {'XLA_FLAGS': ' '.join(flags)}
 
 
 @pytest.fixture(scope='module')
@@ -55,22 +63,19 @@ def start(config):
         for section, fields in sections.items()
         for name, x in fields.items()
     ]
-    flags_of_xla = re.sub('device_count=[0-9]+', 'device_count=2', os.environ['XLA_FLAGS'])
-    # That collectives must not be concurrent is for main.py to know.
-    flags_of_xla = ' '.join(flag for flag in flags_of_xla.split() if 'concurrency_optimized' not in flag)
     started = []
 
     def start(workdir):
         flags_of_all = [
             f'--workdir={workdir}', *flags, '--config.parallel.processes=2',
-            f'--config.parallel.coordinator=localhost:{free_port()}', '--config.parallel.heartbeat_s=15',
+            f'--config.parallel.coordinator=localhost:{free_port()}', '--config.parallel.heartbeat_s=10',
         ]  # fmt: skip
         group = [
             subprocess.Popen(
                 [sys.executable, 'main.py', '--config=configs/diffmavil.py', *flags_of_all]
                 + [f'--config.parallel.process={process}'],
                 cwd=ROOT,
-                env=os.environ | {'XLA_FLAGS': flags_of_xla},
+                env=environment(devices=2),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -153,11 +158,13 @@ def interrupted(start, tmp_path_factory):
     return Interrupted(workdir, killed, codes(group), before)
 
 
+@pytest.mark.slow
 def test_when_one_is_killed_the_other_ends(interrupted):
     ended, said = interrupted.killed
     assert ended[0] not in (0, 2) and ended[1] == -signal.SIGKILL, said
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_both_stop_when_one_is_told_to(interrupted):
     ended, said = interrupted.stopped
     assert ended == [0, 0], said
@@ -168,6 +175,7 @@ def test_the_same_command_goes_on_and_both_stop_when_one_is_told_to(interrupted)
     assert lines(interrupted.workdir)[-1]['samples'] == seen
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(interrupted, whole):
     logged = [line for line in lines(interrupted.workdir) if line['samples'] in whole[1]]
     assert len([line for line in logged if line['samples'] > interrupted.resumed_after]) >= 3
@@ -177,6 +185,7 @@ def test_two_processes_compute_what_one_does(interrupted, whole):
             assert line[name] == pytest.approx(whole[1][line['samples']][name], rel=1e-5), (line, name)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_stopped(interrupted, alone, whole):
     program, train = alone
     store = CheckpointStore(interrupted.workdir / 'checkpoints', keep_latest=1, keep_best=0, best_metric='')
@@ -188,6 +197,25 @@ def test_one_process_goes_on_where_two_stopped(interrupted, alone, whole):
     assert logged[SAMPLES]['loss'] == pytest.approx(whole[1][SAMPLES]['loss'], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ('processes', 'tensor', 'shares'),
+    [
+        ([0, 0, 1, 1], 1, [(0, 2), (1, 2)]),
+        ([0, 1, 1, 0], 1, [(0, 2), (1, 2)]),  # a ring through a torus, and back
+        ([0, 1, 2, 3], 2, [(0, 2), (0, 2), (1, 2), (1, 2)]),  # two hosts hold the same clips
+        ([0, 0, 0, 0, 1, 1, 1, 1], 2, [(0, 2), (1, 2)]),
+    ],
+)
+def test_each_process_reads_the_part_that_its_devices_hold(processes, tensor, shares, monkeypatch):
+    devices = [types.SimpleNamespace(process_index=process) for process in processes]
+    mesh = types.SimpleNamespace(
+        devices=np.reshape(np.array(devices, object), (-1, 1, tensor)), shape={'tensor': tensor}
+    )
+    for process, share in enumerate(shares):
+        monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+        assert hosts.share_of_batch(mesh) == share
+
+
 def test_alone_it_reads_whole_batches_and_fetches_what_it_put():
     mesh = make_mesh(ParallelConfig(fsdp=2, tensor=2))
     assert hosts.share_of_batch(mesh) == (0, 1)
@@ -195,4 +223,4 @@ def test_alone_it_reads_whole_batches_and_fetches_what_it_put():
     placed = hosts.put_batch(batch, mesh)
     assert placed['x'].sharding == batch_sharding(mesh)
     np.testing.assert_array_equal(hosts.fetch(placed)['x'], batch['x'])
-    assert (hosts.is_first(), hosts.agree(True), hosts.own_name('a.jsonl')) == (True, True, 'a.jsonl')
+    assert (hosts.is_first(), hosts.own_name('a.jsonl')) == (True, 'a.jsonl')

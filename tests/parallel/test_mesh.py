@@ -1,5 +1,6 @@
 """The mesh: its shapes, its errors, and that it changes no number."""
 
+import dataclasses
 import math
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from diffmavil_jax.config.training import ParallelConfig
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
+from diffmavil_jax.training.state import TrainState
 
 
 @pytest.mark.parametrize(
@@ -82,10 +84,21 @@ class OneClipPerIndex:
         }
 
 
-def two_steps(make_pretrainer, config, devices):
-    """Metrics of two steps, the state after them, from one initialisation, its layout, and the program."""
+@dataclasses.dataclass
+class TwoSteps:
+    metrics: list[dict[str, float]]  # of each step
+    initial: TrainState
+    state: TrainState  # after both
+    layout: set[jax.sharding.PartitionSpec]
+    program: str
+
+
+def two_steps(make_pretrainer, config, devices, initial=None):
+    """Trains from a state that is given, or from the program's own."""
     program, batches_from = make_pretrainer(config, OneClipPerIndex(config), devices)
-    state = program.init()
+    if initial is None:
+        initial = jax.device_get(program.init())
+    state = jax.device_put(initial, jax.tree.map(lambda leaf: leaf.sharding, program.abstract))
     step = program.lower(0).compile()
     batches = batches_from(0)
     metrics = []
@@ -93,21 +106,15 @@ def two_steps(make_pretrainer, config, devices):
         state, values = step(state, next(batches)[0])
         metrics.append({name: float(total) / float(count) for name, (total, count) in values.items()})
     layout = {leaf.sharding.spec for leaf in jax.tree.leaves(state.params)}
-    return metrics, jax.device_get(state), layout, step.as_text()
+    return TwoSteps(metrics, initial, jax.device_get(state), layout, step.as_text())
 
 
-def shapes(devices):
-    """(data, fsdp, tensor) of every mesh of so many devices."""
-    axes = [n for n in range(1, devices + 1) if devices % n == 0]
-    return [(d, f, devices // (d * f)) for d in axes for f in axes if devices % (d * f) == 0]
-
-
-def pytest_generate_tests(metafunc):
-    """Each mesh compiles its own step: pytest --all_meshes takes all, for some minutes."""
-    if 'mesh_shape' in metafunc.fixturenames:
-        every = [shape for devices in (2, 4, 8) for shape in shapes(devices)]
-        some = [(8, 1, 1), (2, 2, 2)]
-        metafunc.parametrize('mesh_shape', every if metafunc.config.getoption('all_meshes') else some)
+# (data, fsdp, tensor). Each compiles its own step: one with every axis is enough for most days, and the
+# slow ones are every mesh of four devices, and eight along each axis.
+EVERY_AXIS = (2, 2, 2)
+OTHERS = [
+    (4, 1, 1), (1, 4, 1), (1, 1, 4), (2, 2, 1), (2, 1, 2), (1, 2, 2), (8, 1, 1), (1, 8, 1), (1, 1, 8),
+]  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -131,27 +138,30 @@ def one_device(make_config, make_pretrainer):
     return two_steps(make_pretrainer, make_config(1, 1, 1), jax.devices()[:1])
 
 
+@pytest.mark.parametrize(
+    'mesh_shape', [EVERY_AXIS, *(pytest.param(shape, marks=pytest.mark.slow) for shape in OTHERS)]
+)
 def test_losses_gradients_and_parameters_are_those_of_one_device(
     mesh_shape, make_config, make_pretrainer, one_device
 ):
-    expected_metrics, expected, *_ = one_device
     devices = jax.devices()[: math.prod(mesh_shape)]
-    metrics, state, layout, program = two_steps(make_pretrainer, make_config(*mesh_shape), devices)
+    initial = None if mesh_shape == EVERY_AXIS else one_device.initial
+    sharded = two_steps(make_pretrainer, make_config(*mesh_shape), devices, initial)
     # XLA's CPU runtime orders collectives among themselves, but not those inside a conditional.
-    assert program.count('all-reduce(') > 0
-    assert program.count(' conditional(') == 0
-    axes = {axis for spec in layout for axis in spec if axis is not None}
+    assert sharded.program.count('all-reduce(') > 0
+    assert sharded.program.count(' conditional(') == 0
+    axes = {axis for spec in sharded.layout for axis in spec if axis is not None}
     sizes = dict(zip(('data', 'fsdp', 'tensor'), mesh_shape, strict=True))
     assert {axis for axis in axes if sizes[axis] > 1} == {
         axis for axis in ('fsdp', 'tensor') if sizes[axis] > 1
     }
-    for ours, theirs in zip(metrics, expected_metrics, strict=True):
+    for ours, theirs in zip(sharded.metrics, one_device.metrics, strict=True):
         assert ours.keys() == theirs.keys() >= {'inter', 'intra', 'audio', 'video', 'gradient_norm'}
         for name in theirs:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), name
-    assert int(state.samples_seen) == int(expected.samples_seen) == 16
+    assert int(sharded.state.samples_seen) == int(one_device.state.samples_seen) == 16
     # Adam's moments are the gradients' averages: with them, the gradients are compared leaf by leaf.
     for name in ('params', 'opt_state'):
-        ours = jax.tree_util.tree_leaves_with_path(getattr(state, name))
-        for (path, a), b in zip(ours, jax.tree.leaves(getattr(expected, name)), strict=True):
+        ours = jax.tree_util.tree_leaves_with_path(getattr(sharded.state, name))
+        for (path, a), b in zip(ours, jax.tree.leaves(getattr(one_device.state, name)), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5, err_msg=jax.tree_util.keystr(path))

@@ -38,6 +38,11 @@ CASES = {
     'macs': {'batch': {'rule': 'macs'}},
     'odd total': {'train': {'samples': 77_777}},
     'coarse tokens': {'masking': {'token_multiple': 16, 'buckets': 9}},
+    'rising': {'masking': {'start_ratio': 0.8, 'end_ratio': 0.9}},
+    'rising, cosine, macs': {
+        'masking': {'start_ratio': 0.6, 'end_ratio': 0.9, 'curriculum': 'cosine', 'buckets': 7},
+        'batch': {'rule': 'macs'},
+    },
     'one bucket': {'masking': {'buckets': 1}},
     'more buckets than steps': {'train': {'samples': 3_000}, 'masking': {'buckets': 20}},
 }
@@ -194,6 +199,32 @@ def test_a_tiny_total_is_still_one_step(samples):
     assert plan.total_steps >= 1
     assert plan.total_samples == sum(plan.batch_sizes_from(0))
     assert plan.total_samples <= 1_024
+
+
+@pytest.mark.parametrize('curriculum', ['linear', 'cosine'])
+@pytest.mark.parametrize('rule', ['visible_tokens', 'macs'])
+def test_a_rising_ratio_is_the_falling_one_from_its_end(curriculum, rule):
+    def plan(start, end):
+        masking = {'start_ratio': start, 'end_ratio': end, 'curriculum': curriculum}
+        return make_plan(paper(masking=masking, batch={'rule': rule}))
+
+    rising, falling = plan(0.8, 0.9), plan(0.9, 0.8)
+    tokens = [(b.audio_tokens, b.video_tokens) for b in rising.buckets]
+    assert tokens == [(b.audio_tokens, b.video_tokens) for b in reversed(falling.buckets)]
+    sizes = [b.batch_size for b in rising.buckets]
+    assert tokens == sorted(tokens, reverse=True) and sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    assert sizes[-1] <= 512  # batch.size is that of the end ratio
+    assert rising.saved == pytest.approx(falling.saved, abs=0.02)
+
+
+def test_a_rising_run_goes_on_where_it_stopped():
+    plan = make_plan(paper(masking={'start_ratio': 0.8, 'end_ratio': 0.9}))
+    sizes, seen = list(plan.batch_sizes_from(0)), 0
+    for index, size in enumerate(sizes):
+        if index % 40 == 0:
+            assert list(plan.batch_sizes_from(seen)) == sizes[index:]
+        seen += size
+    assert seen == plan.total_samples
 
 
 def test_saved_is_against_mavil_at_equal_clips():

@@ -81,5 +81,6 @@ def full_report():
         summary={
             'a': {'b': 0.5}, 'list': [1, 2], 'nan': math.nan, 'inf': [np.float32('inf')],
             'numpy': np.float64(0.25), 'int': np.int64(3), 'flag': True, 'none': None, 'text': 'é',
+            'macs': {'reference': 'MAViL at 0.8'},
         },
     )  # fmt: skip

@@ -126,6 +126,7 @@ def test_values_are_spelled_for_people(written):
     text = (written / 'index.html').read_text()
     assert '<td class="best">41.8 %</td><td>10.0 %</td>' in text
     assert '<td>–</td><td>–</td>' in text
+    assert 'Saved is relative to\nMAViL at 0.8, at equal clips' in text
     assert '0 to 1,234' in text and '<td>2.3 G</td>' in text
 
 
@@ -153,6 +154,7 @@ def test_summary_is_the_dictionary_in_valid_json(written):
     assert values == {
         'a': {'b': 0.5}, 'list': [1, 2], 'nan': None, 'inf': [None],
         'numpy': 0.25, 'int': 3, 'flag': True, 'none': None, 'text': 'é',
+        'macs': {'reference': 'MAViL at 0.8'},
     }  # fmt: skip
 
 

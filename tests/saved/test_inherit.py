@@ -1,12 +1,13 @@
 """Which config fields a run takes over from the run that it starts from."""
 
+import dataclasses
 import json
 
 import pytest
 
 from diffmavil_jax.config.schema import Config, from_dict, to_dict
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.saved.inherit import check_inherited, inherit, read_config
+from diffmavil_jax.saved.inherit import check_inherited, inherit, other_front_end, read_config
 
 
 @pytest.fixture
@@ -40,6 +41,39 @@ def test_a_flag_that_contradicts_is_an_error_with_the_fix(tiny, run):
     ):
         inherit(changed, {'audio.front_end'})
     assert inherit(values(tiny, run), {'audio.front_end'})['audio']['front_end'] == 'generated'
+
+
+def test_a_classifier_may_take_another_front_end_and_is_told_what_differs(tiny, run):
+    changed = values(tiny, run, objective='classification', audio={'front_end': 'audiomae_esc50'})
+    config = from_dict(inherit(changed, {'audio.front_end'}))
+    assert config.audio.front_end == 'audiomae_esc50'
+    check_inherited(to_dict(config), read_config(run), run)
+    said = other_front_end(config)
+    assert "'audiomae_esc50' (mean -6.627, deviation 2 x 5.358" in said
+    assert "'generated' (mean -7.748, deviation 1 x 3.681" in said
+    unsaid = from_dict(inherit(changed, set()))
+    assert unsaid.audio.front_end == 'generated' and not other_front_end(unsaid)
+    sees = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, modality='video'))
+    assert not other_front_end(sees)
+
+
+def test_a_front_end_of_other_patches_fits_no_classifier(tiny, run):
+    changed = values(
+        tiny,
+        run,
+        objective='classification',
+        audio={'front_end': 'audiomae_esc50', 'num_mel_bins': 64},
+    )
+    with pytest.raises(ConfigError, match='config.audio.num_mel_bins = 64: must be 32, as in the run'):
+        inherit(changed, {'audio.front_end', 'audio.num_mel_bins'})
+
+
+def test_other_objectives_keep_the_front_end_and_say_why(tiny, run):
+    changed = values(tiny, run, audio={'front_end': 'cavmae'})
+    with pytest.raises(ConfigError, match='Only a classifier .* may learn from another front end'):
+        inherit(changed, {'audio.front_end'})
+    with pytest.raises(ConfigError, match='Only a classifier'):
+        check_inherited(changed, read_config(run), run)
 
 
 def test_a_size_of_frames_may_differ(tiny, run):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from diffmavil_jax.config.schema import Config, from_dict, to_dict
-from diffmavil_jax.saved.written_config import changes, difference, from_saved
+from diffmavil_jax.config.schema import Config, from_dict, to_dict, to_flags
+from diffmavil_jax.saved.written_config import as_begun, changes, difference, from_saved
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,22 @@ def test_difference_takes_a_list_for_a_tuple_and_names_what_is_absent():
         "config.b: 'absent' -> {'c': None}",
     ]
     assert difference({}, {'c': None}) == ["config.c: 'absent' -> None"]
+
+
+def test_a_run_of_before_goes_on_without_what_its_preset_has_since(tmp_path):
+    written = to_dict(Config())
+    written['finetune'] |= {'roll': True, 'gain_db': 0.0}
+    del written['augmentation'], written['data']['video_seconds'], written['finetune']['spec_augment_fill']
+    (tmp_path / 'fold1').mkdir()
+    (tmp_path / 'fold1' / 'config.json').write_text(json.dumps(written))
+    preset = to_flags(Config())
+    preset['augmentation'] |= {'roll': True, 'gain': True, 'flip': 0.5}
+    preset['data'] |= {'video_seconds': 1.0, 'frames': 4}
+    preset['finetune'] |= {'folds': 'fold1,fold2', 'spec_augment_fill': 'zero'}
+    values, kept = as_begun(preset, {'augmentation.flip'}, tmp_path)
+    assert kept == ['data.video_seconds', 'augmentation.gain', 'finetune.spec_augment_fill']
+    assert values['augmentation'] == to_flags(Config())['augmentation'] | {'roll': True, 'flip': 0.5}
+    assert values['data']['frames'] == 4, 'a field that the run knows is compared, not changed'
+    assert as_begun(preset, (), tmp_path / 'new') == (preset, [])
+    (tmp_path / 'config.json').write_text('{broken')
+    assert as_begun(preset, (), tmp_path) == (preset, [])

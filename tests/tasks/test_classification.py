@@ -20,9 +20,7 @@ from diffmavil_jax.parallel.mesh import make_mesh
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.saved.inherit import inherit
 from diffmavil_jax.saved.params import load_params
-from diffmavil_jax.saved.workdir import open_workdir
 from diffmavil_jax.tasks.classification import classification_task
-from diffmavil_jax.training.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.usefixtures('one_device')
 
@@ -56,14 +54,8 @@ def dataset(tmp_path_factory, write_prepared):
 
 
 @pytest.fixture(scope='module')
-def pretrained(tiny, make_pretrainer, tmp_path_factory):
-    """The workdir of a run that has made no step yet: its evaluation and report are not needed."""
-    directory = open_workdir(tmp_path_factory.mktemp('pretrained') / 'run', tiny(), overwrite=False)
-    program, _ = make_pretrainer(tiny(), (), jax.devices()[:1])
-    store = CheckpointStore(directory.path / 'checkpoints', keep_latest=1, keep_best=0, best_metric=None)
-    store.save(0, program.init(), {}, block=True)
-    store.close()
-    return str(directory.path)
+def pretrained(make_run):
+    return str(make_run())
 
 
 def run(config, workdir):
@@ -94,7 +86,7 @@ def summary_of(workdir):
 
 
 def test_a_pretrained_network_learns_classes(tiny, dataset, pretrained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(experiment, 'make_mesh', make_mesh)  # of all devices
+    monkeypatch.setattr(experiment, 'make_mesh', lambda parallel: make_mesh(parallel, jax.devices()[:2]))
     config = finetuning(
         tiny, dataset, init=pretrained, finetune={'ema_decay': 0.9, 'select': 'best', 'mixup_rate': 0.2}
     )
@@ -112,6 +104,8 @@ def test_a_pretrained_network_learns_classes(tiny, dataset, pretrained, tmp_path
     assert summary['clips'] == {'validation': 4, 'test': 20}
     page = (tmp_path / 'report' / 'index.html').read_text()
     assert 'Top-1 accuracy, test' in page and 'Confusions' in page
+    assert 'jackknife over clips; n = 4 validation clips, 20 test clips' in page
+    assert 'jackknife interval over 20 clips' in page
     run(config, tmp_path)
     assert 'The run is complete' in capsys.readouterr().out
 
@@ -124,6 +118,7 @@ def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp
         finetune={'probe': 'linear', 'modality': 'audio'},
         train={'samples': 8},
         optimizer={'warmup_samples': 0},
+        audio={'front_end': 'audiomae_esc50'},  # the run has `generated`
     )
     run(config, tmp_path)
     ours, theirs = load_params(tmp_path)[0], load_params(pretrained)[0]
@@ -135,7 +130,9 @@ def test_training_begins_with_the_runs_parameters(tiny, dataset, pretrained, tmp
     features = jax.jit(task.objective.features)(ours, clips)
     np.testing.assert_allclose(ours['feature_moments']['mean'], features.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(ours['feature_moments']['deviation'], features.std(axis=0), rtol=1e-3)
-    assert 'trained on labels' not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "config.audio.front_end = 'audiomae_esc50' (mean -6.627" in said
+    assert 'trained on labels' not in said
 
     again = finetuning(tiny, dataset, init=str(tmp_path), finetune={'modality': 'audio'})
     notes = classification_task(again, make_plan(again), open_sources(again), tmp_path).notes
@@ -168,23 +165,20 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_parameters(tiny, dataset, tmp
         evaluation={'every_samples': 32},
         checkpoint={'every_samples': 32},
     )
-    run(whole, tmp_path / 'whole')
-    run(whole, tmp_path / 'parts')
-    later = tmp_path / 'parts' / 'checkpoints' / '64'
-    later.rename(tmp_path / 'aside')
-    (tmp_path / 'parts' / 'report' / 'index.html').unlink()
-    run(whole, tmp_path / 'parts')
-    jax.tree.map(
-        np.testing.assert_array_equal, load_params(tmp_path / 'whole')[0], load_params(tmp_path / 'parts')[0]
-    )
+    run(whole, tmp_path / 'run')
+    expected, _ = load_params(tmp_path / 'run')
+    (tmp_path / 'run' / 'checkpoints' / '64').rename(tmp_path / 'aside')
+    (tmp_path / 'run' / 'report' / 'index.html').unlink()
+    run(whole, tmp_path / 'run')
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / 'run')[0], expected)
 
 
 def test_every_fold_is_tested_once(tiny, dataset, tmp_path, capsys):
     config = finetuning(
         tiny,
         dataset,
-        finetune={'folds': ','.join(FOLDS), 'validation_fraction': 0.0, 'modality': 'video'},
-        train={'samples': 64},
+        finetune={'folds': ','.join(FOLDS), 'validation_fraction': 0.0, 'modality': 'audio'},
+        train={'samples': 16},
         data={'train_split': 'train', 'eval_split': ''},
     )
     run(config, tmp_path)
@@ -194,6 +188,7 @@ def test_every_fold_is_tested_once(tiny, dataset, tmp_path, capsys):
     assert summary['test']['top1']['mean'] == pytest.approx(np.mean(folds))
     assert summary['test']['top1']['std'] == pytest.approx(np.std(folds, ddof=1))
     assert 'top1: mean' in capsys.readouterr().out
+    assert 'n = 3 folds' in (tmp_path / 'report' / 'index.html').read_text()
     saved = json.loads((tmp_path / 'fold2' / 'config.json').read_text())
     assert (saved['data']['train_split'], saved['data']['eval_split']) == (['fold1', 'fold3'], ['fold2'])
 

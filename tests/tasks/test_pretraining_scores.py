@@ -26,6 +26,22 @@ def test_coverage_stands_beside_every_score():
     assert not any('present' in table.caption for table in tables(scores | {'coverage': ''}))
 
 
+def test_the_caption_says_of_how_many_galleries_retrieval_is_the_mean():
+    found = {'r10': 0.5, 'clips': 256.0}
+    (one,) = tables({'retrieval': {'a2v': found}, 'coverage': ''})
+    (several,) = tables({'retrieval': {'a2v': found | {'galleries': 16.0}}, 'coverage': ''})
+    assert 'galleries' not in one.caption and 'the mean of 16 such galleries' in several.caption
+
+
+def test_what_is_saved_names_its_reference_and_what_is_added_reads_so():
+    macs = {'saved_fraction': 0.24, 'reference': 'MAViL at a fixed mask of 0.8'}
+    (saved,) = headlines({'macs': macs})
+    assert (saved.label, saved.value) == ('Training compute saved', '24.0 %')
+    assert 'MAViL at a fixed mask of 0.8' in saved.detail
+    (added,) = headlines({'macs': macs | {'saved_fraction': -0.7}})
+    assert (added.label, added.value) == ('Training compute added', '70.0 %')
+
+
 def test_an_r2_below_zero_reads_none_and_is_never_the_best():
     factors = {'audio': {'impacts': -0.01}, 'video': {'impacts': 0.2}, 'fused': {'impacts': -0.1}}
     worse = {feature: {'impacts': -0.5} for feature in factors}

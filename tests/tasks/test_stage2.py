@@ -1,6 +1,7 @@
 """Stage 2 as a run: from a finished stage-1 run, resumed exactly, and what it refuses."""
 
 import dataclasses
+import gc
 import json
 import shutil
 
@@ -15,8 +16,16 @@ from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.plan.buckets import make_plan
 from diffmavil_jax.plan.macs import macs_per_clip
 from diffmavil_jax.saved.params import load_params
+from diffmavil_jax.tasks import pretraining
 from diffmavil_jax.tasks.stage2 import make_objective
 from diffmavil_jax.units import si
+
+
+def live_bytes():
+    """The bytes of all arrays; those that share a buffer, as an array and its shards do, count once."""
+    gc.collect()
+    shards = [shard.data for array in jax.live_arrays() for shard in array.addressable_shards]
+    return sum({shard.unsafe_buffer_pointer(): shard.nbytes for shard in shards}.values())
 
 
 def train(config, workdir):
@@ -43,8 +52,17 @@ def student(teacher, one_device, tmp_path_factory):
         train=dataclasses.replace(config.train, samples=32),
         checkpoint=dataclasses.replace(config.checkpoint, every_samples=16),
     )
-    workdir = tmp_path_factory.mktemp('student')
-    train(config, workdir)
+    workdir, before = tmp_path_factory.mktemp('student'), live_bytes()
+    write = pretraining.report.write
+
+    def measured(config, plan, suite, sources, trained, untrained, *rest):
+        parameters = sum(array.nbytes for array in jax.tree.leaves(trained))
+        (workdir / 'memory.json').write_text(json.dumps((live_bytes() - before, parameters)))
+        return write(config, plan, suite, sources, trained, untrained, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining.report, 'write', measured)
+        train(config, workdir)
     return config, workdir
 
 
@@ -62,6 +80,11 @@ def test_a_student_is_trained_and_the_teacher_kept(teacher, student):
     taught_by = load_params(teacher[1])[0]
     for name in saved:
         jax.tree.map(np.testing.assert_array_equal, saved[name], taught_by[name])
+
+
+def test_the_report_needs_parameters_of_two_networks_and_nothing_else_of_the_state(student):
+    live, parameters = json.loads((student[1] / 'memory.json').read_text())
+    assert parameters < live < 2.5 * parameters  # with the optimizer there would be six
 
 
 def test_a_student_resumes_exactly(student, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from diffmavil_jax.config.training import CheckpointConfig, OptimizerConfig, TrainConfig
 from diffmavil_jax.plan.buckets import Bucket, Plan
+from diffmavil_jax.storage.run_files import InPlace
 from diffmavil_jax.training import loop
 from diffmavil_jax.training.cadence import Cadence
 from diffmavil_jax.training.checkpoint import CheckpointStore
@@ -79,13 +80,13 @@ class Toy:
             yield self.batch(first, size), [f'clip {p}' for p in range(first, first + size)]
             first += size
 
-    def steps(self) -> CompiledSteps:
-        def lower(index):
-            size = self.plan.buckets[index].batch_size
-            batch = jax.eval_shape(lambda: self.batch(0, size))
-            return jax.jit(self.step(size), donate_argnums=0).lower(self.abstract(), batch)
+    def lower(self, index: int) -> jax.stages.Lowered:
+        size = self.plan.buckets[index].batch_size
+        batch = jax.eval_shape(lambda: self.batch(0, size))
+        return jax.jit(self.step(size), donate_argnums=0).lower(self.abstract(), batch)
 
-        return CompiledSteps(lower, len(self.plan.buckets))
+    def steps(self) -> CompiledSteps:
+        return CompiledSteps(self.lower, len(self.plan.buckets))
 
     def run(
         self,
@@ -97,6 +98,7 @@ class Toy:
         save_every=1_000,
         evaluate_every=1_000,
         max_nonfinite=3,
+        profile_steps='',
     ) -> tuple[TrainState, Timings]:
         """One start in a directory: resumes what is there, stops before step `stop_after`."""
         store = CheckpointStore(workdir / 'checkpoints', keep_latest=9, keep_best=0, best_metric=None)
@@ -110,10 +112,16 @@ class Toy:
             def told() -> bool:
                 return stop_after is not None and len(self.served) - first >= stop_after
 
-            stop = types.SimpleNamespace(is_set=told, before_step=told)
-            setup = loop.Setup(self.plan, self.steps(), self.batches, evaluate, store, writer, workdir, stop)
+            stop = types.SimpleNamespace(is_set=told, before_step=told, wait_for=lambda get: get())
+            files = InPlace(workdir)
+            setup = loop.Setup(self.plan, self.steps(), self.batches, evaluate, store, writer, files, stop)
             cadence = Cadence(
-                TrainConfig(samples=72, log_every_samples=log_every, max_nonfinite_steps=max_nonfinite),
+                TrainConfig(
+                    samples=72,
+                    log_every_samples=log_every,
+                    max_nonfinite_steps=max_nonfinite,
+                    profile_steps=profile_steps,
+                ),
                 CheckpointConfig(every_samples=save_every, every_minutes=60.0),
                 evaluate_every,
             )

@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import resource
+import shutil
 from typing import Any
 
 import chex
@@ -15,7 +16,10 @@ from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffmavil_jax.saved import params
+from diffmavil_jax.storage.paths import open_path
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
+from tests.bucket import FolderOfBuckets
 
 
 @struct.dataclass
@@ -281,3 +285,110 @@ def test_what_storage_refuses_is_noted_and_the_next_checkpoint_is_written(tmp_pa
     chex.assert_trees_all_equal(restored, make_state(3))
     store.close()
     assert not list(tmp_path.glob('*tmp'))  # half a checkpoint would take what room is left
+
+
+def test_a_save_that_never_stops_failing_is_not_waited_for_for_ever(tmp_path, monkeypatch):
+    store = open_store(tmp_path)
+    store.save(1, make_state(1), {}, block=True)
+    failures = iter(range(1_000))
+
+    def wait():
+        raise OSError(f'failure {next(failures)}')
+
+    monkeypatch.setattr(store._manager, 'wait_until_finished', wait)
+    assert store.settle() == 'failure 0'
+    assert next(failures) < 20
+
+
+def test_what_can_not_be_set_aside_is_a_failure_of_storage_and_no_end_of_the_run(tmp_path, monkeypatch):
+    save_at(tmp_path, 100, 200)
+    break_files(tmp_path / '200')
+    store = open_store(tmp_path)
+    store.restore(abstract(make_state()))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store._path(200)), 'rename', refused)
+        assert store.save(200, make_state(7), {'count': 7}, None, block=True)
+        assert 'Read-only' in store.failure()
+    assert store.save(200, make_state(7), {'count': 7}, None, block=True)
+    assert store.failure() == ''
+    store.close()
+    assert open_store(tmp_path).restore(abstract(make_state()))[1] == {'count': 7}
+
+
+def refused(*arguments):
+    raise OSError(30, 'Read-only file system')
+
+
+def test_a_bucket_keeps_and_restores_what_a_directory_does(bucket):
+    """Cloud Storage has no renaming: a checkpoint is there when its last object is."""
+    states = {samples: make_state(samples) for samples in (1, 2, 3)}
+    with contextlib.closing(open_store('gs://bucket/run/checkpoints', keep_latest=2)) as store:
+        for samples, state in states.items():
+            assert store.save(samples, state, {'at': samples}, block=True)
+        assert store.settle() == '' and store.steps() == [2, 3]
+    unfinished = bucket / 'run' / 'checkpoints' / '4'
+    shutil.copytree(bucket / 'run' / 'checkpoints' / '3', unfinished)
+    (unfinished / 'commit_success.txt').unlink()  # what a kill leaves
+    assert params._checkpoints(open_path('gs://bucket/run')) == [3, 2]
+    with contextlib.closing(open_store('gs://bucket/run/checkpoints', keep_latest=2)) as store:
+        assert store.latest() == 3
+        restored, metadata = store.restore(abstract(states[3]))
+        assert metadata == {'at': 3}
+        chex.assert_trees_all_equal(restored, states[3])
+        assert store.save(4, states[1], {}, block=True)
+        assert store.settle() == '' and store.latest() == 4
+
+
+def test_an_unreadable_checkpoint_in_a_bucket_is_stepped_over_and_set_aside(bucket):
+    folder, states = bucket / 'checkpoints', {samples: make_state(samples) for samples in (1, 2)}
+    with contextlib.closing(open_store('gs://bucket/checkpoints')) as store:
+        for samples, state in states.items():
+            store.save(samples, state, {}, block=True)
+        shutil.rmtree(folder / '2' / 'state' / 'd')
+        restored, _ = store.restore(abstract(states[1]))
+        chex.assert_trees_all_equal(restored, states[1])
+        assert store.save(2, states[2], {}, block=True)
+        assert store.steps() == [1, 2]
+    assert any(path.name.startswith('unreadable-2-') for path in folder.iterdir())
+
+
+class Away:
+    """A bucket that refuses what is written and listed, with an error of its client's, once told to."""
+
+    def __init__(self, monkeypatch, module):
+        self.error, self.is_away = type('HttpError', (Exception,), {'__module__': module}), False
+        for name in ('open', 'ls', 'info'):
+            monkeypatch.setattr(FolderOfBuckets, name, self.refusing(getattr(FolderOfBuckets, name)))
+
+    def refusing(self, method):
+        def refuse(*args, **named):
+            if self.is_away:
+                raise self.error('503')
+            return method(*args, **named)
+
+        return refuse
+
+
+@pytest.mark.parametrize('client', ['gcsfs.retry', 'aiohttp.client_exceptions', 'google.auth.exceptions'])
+def test_what_a_bucket_refuses_is_noted_and_the_next_checkpoint_is_written(bucket, monkeypatch, client):
+    state, away = make_state(), Away(monkeypatch, client)
+    with contextlib.closing(open_store('gs://bucket/checkpoints')) as store:
+        store.save(1, state, {}, block=True)
+        away.is_away = True
+        store.save(2, state, {}, block=True)
+        assert '503' in store.failure() and '503' in store.settle()
+        away.is_away = False
+        store.save(3, state, {}, block=True)
+        assert store.failure() == '' and store.steps() == [1, 3]
+
+
+def test_while_a_bucket_is_away_no_checkpoint_is_taken_for_a_broken_one(bucket, monkeypatch):
+    state, away = make_state(), Away(monkeypatch, 'gcsfs.retry')
+    with contextlib.closing(open_store('gs://bucket/checkpoints')) as store:
+        for samples in (1, 2):
+            store.save(samples, state, {'at': samples}, block=True)
+        away.is_away = True
+        with pytest.raises(CheckpointError, match='checkpoints/2 can not be reached .503.; the same command'):
+            store.restore(abstract(state))
+        away.is_away = False
+        assert store.restore(abstract(state))[1] == {'at': 2}

@@ -83,6 +83,14 @@ def test_a_window_averages_its_steps(make_toy, tmp_path, uninterrupted):
     assert lines[1]['loss'] == pytest.approx(np.mean(each[3:]), rel=1e-5)
 
 
+def test_a_batch_that_is_not_on_the_device_is_refused(make_toy, tmp_path):
+    toy = make_toy()
+    on_device = toy.batches
+    toy.batches = lambda first: ((jax.device_get(batch), ids) for batch, ids in on_device(first))
+    with pytest.raises(Exception, match='Disallowed host-to-device transfer'):
+        toy.run(tmp_path)
+
+
 def test_a_complete_run_starts_nothing(make_toy, tmp_path, uninterrupted):
     again = make_toy()
     state, _ = again.run(uninterrupted[2])
@@ -160,7 +168,7 @@ def test_three_steps_in_a_row_that_are_not_finite_stop_the_run(make_toy, tmp_pat
     with pytest.raises(TrainingError) as caught:
         toy.run(tmp_path, log_every=log_every)
     assert '3 steps ' in str(caught.value)
-    assert 'clip 56' in str(caught.value)
+    assert 'clip 56' in str(caught.value) and 'Lower config.optimizer' in str(caught.value)
     assert str(tmp_path / 'nonfinite.jsonl') in str(caught.value)
     lines = ids_of(tmp_path)
     assert [line['samples'] for line in lines] == [32, 48, 56]
@@ -183,6 +191,12 @@ def test_fewer_in_a_row_are_skipped_and_said(make_toy, tmp_path):
 def test_a_lower_limit_stops_sooner(make_toy, tmp_path):
     toy = make_toy(nonfinite=frozenset({20}))
     with pytest.raises(TrainingError, match='1 steps '):
+        toy.run(tmp_path, max_nonfinite=1)
+
+
+def test_if_no_step_is_finite_the_parameters_are_to_blame(make_toy, tmp_path):
+    toy = make_toy(nonfinite=frozenset({4}))  # of the first step
+    with pytest.raises(TrainingError, match='the parameters that it began with, those of config.init'):
         toy.run(tmp_path, max_nonfinite=1)
 
 

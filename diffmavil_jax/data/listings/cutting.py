@@ -21,12 +21,19 @@ class Cut:
         start_ignored: `start_s` is beyond the end of the file. It was taken for a position in another file,
             and ignored.
         too_short: why there is no clip; empty if there is one.
+        spare_s: how much later than the first clip one may begin that ends with the row, in seconds.
     """
 
     starts_s: tuple[float, ...]
     seconds: float
     start_ignored: bool
     too_short: str = ''
+    spare_s: float = 0.0
+
+    def stretch(self, i: int) -> tuple[float, float]:
+        """Where clip `i` may begin: equal parts of all starts, so that each is equally likely."""
+        part = self.spare_s / len(self.starts_s)
+        return self.starts_s[0] + i * part, part
 
 
 def cut(row: Row, length: float, seconds: float | None) -> Cut:
@@ -53,10 +60,12 @@ def cut(row: Row, length: float, seconds: float | None) -> Cut:
         end = min(length, begin + seconds)
     lasts = end - begin
     if seconds is None:
-        if lasts < _SHORTEST_S:
-            return Cut((), lasts, start_ignored, f'too short: {lasts:.3f} s')
+        if lasts < max(_SHORTEST_S, (1 - media.PADDED_FRACTION) * (row.duration_s or 0.0) - 1e-6):
+            stated = '' if row.duration_s is None else f' of {row.duration_s:g} s'
+            return Cut((), lasts, start_ignored, f'too short: {max(0.0, lasts):.3f} s{stated}')
         return Cut((begin,), lasts, start_ignored)
     num_clips = math.floor(lasts / seconds + media.PADDED_FRACTION + 1e-6)
     if num_clips < 1:
         return Cut((), seconds, start_ignored, f'too short: {lasts:.2f} s for a clip of {seconds:g} s')
-    return Cut(tuple(begin + i * seconds for i in range(num_clips)), seconds, start_ignored)
+    starts = tuple(begin + i * seconds for i in range(num_clips))
+    return Cut(starts, seconds, start_ignored, spare_s=max(0.0, lasts - seconds))

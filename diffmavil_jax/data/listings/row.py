@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from diffmavil_jax.data.clip import DataError
+from diffmavil_jax.data.shards.inside import Inside
+
+
+class MediaFile(NamedTuple):
+    """A file below the input or, if `inside` says so, in a shard there. None: there is no file."""
+
+    name: str | None
+    inside: Inside | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,6 +33,9 @@ class Row:
         labels: class indices, ascending.
         is_segment: whether `start_s` counts from the beginning of a published video, of which the file may
             have this segment alone.
+        others: more files with the name of the row, which are tried where `file` lacks what is wanted.
+        inside: where `file` and each of `others` lie in shards; empty if they are files themselves.
+        refused: why there is no clip, where that is known already.
     """
 
     name: str
@@ -32,6 +45,36 @@ class Row:
     duration_s: float | None = None
     labels: tuple[int, ...] = ()
     is_segment: bool = False
+    others: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    inside: tuple[Inside, ...] = dataclasses.field(default=(), compare=False)
+    refused: str = ''
+
+    def to_list(self) -> list[Any]:
+        """The values as JSON types. What only rows of shards have is left out of other rows."""
+        values = list(dataclasses.astuple(self))
+        return values if self.inside or self.refused else values[:-2]
+
+    @classmethod
+    def of_list(cls, values: Sequence[Any]) -> Row:
+        """The row of which `to_list` made the values, maybe after they were JSON."""
+        name, split, file, start_s, duration_s, labels, is_segment, others, *rest = values
+        inside, refused = rest or ((), '')
+        return cls(
+            name, split, file, start_s, duration_s, tuple(labels), is_segment, tuple(others),
+            tuple(Inside(*place) for place in inside), refused,
+        )  # fmt: skip
+
+    @property
+    def files(self) -> list[MediaFile]:
+        """The files to try, in order."""
+        names = (self.file, *self.others)
+        return [MediaFile(name, place) for name, place in itertools.zip_longest(names, self.inside)]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the name of the file says that it has a segment of the video alone."""
+        stem = (self.file or '').rpartition('/')[2]
+        return self.is_segment and stem.startswith((f'{self.name}_', f'Y{self.name}_'))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +86,14 @@ class Listing:
         class_names: index -> name; empty where there are no labels.
         multi_label: whether a row may have several labels.
         notes: where a list was understood differently from how it may have been meant.
+        root: the folder that files and shards are below, if it is not the input.
     """
 
     rows: Sequence[Row]
     class_names: tuple[str, ...] = ()
     multi_label: bool = False
     notes: tuple[str, ...] = ()
+    root: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +101,13 @@ class Request:
     """Where the lists and the media of a source are.
 
     Attributes:
-        input: the folder of the source.
+        input: the folder of the source; of shards also a file, a glob or a list in braces.
         labels: a file with the names of the classes; None: the source's own list, or the sorted names.
         tables: the lists, if they are not where the authors of the source put them.
         eval_fraction: share of the files that are held out if the source has no splits.
         folder_labels: whether the first sub-folder of a path names its class.
+        label_column: of shards, what has the labels; empty: what is usually called so.
+        media_columns: of Parquet, the columns that have the media; empty: those that look like it.
     """
 
     input: epath.Path
@@ -68,6 +115,8 @@ class Request:
     tables: tuple[epath.Path, ...] = ()
     eval_fraction: float = 0.1
     folder_labels: bool = False
+    label_column: str = ''
+    media_columns: tuple[str, ...] = ()
 
 
 class Classes:

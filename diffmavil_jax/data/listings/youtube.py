@@ -1,7 +1,8 @@
 """Lists segments of YouTube videos: AudioSet and VGGSound, as they are published.
 
-The files are found by their names, anywhere below the input and with any extension of a media file. These are
-the names for the segment from 30 s to 40 s of the video VIDEO_ID_0:
+The files are found by their names, anywhere below the input and with any extension of a media file; if there
+are no media there, they are looked for in the tars there. These are the names for the segment from 30 s to
+40 s of the video VIDEO_ID_0:
 
     VIDEO_ID_0          or YVIDEO_ID_0       the video, or the segment
     VIDEO_ID_0_30       or ..._000030        the segment, by its start in seconds (VGGSound)
@@ -15,21 +16,25 @@ ends before the segment's place.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from etils import epath
 
-from diffmavil_jax.data.clip import DataError
-from diffmavil_jax.data.listings import local, reading
+from diffmavil_jax.data.clip import DataError, printable
+from diffmavil_jax.data.listings import label_values, local, paths, reading
 from diffmavil_jax.data.listings.row import Classes, Listing, Request, Row
+from diffmavil_jax.data.listings.tar_media import media_in
+from diffmavil_jax.data.shards import tars
+from diffmavil_jax.data.shards.inside import Inside
 
 AUDIOSET_TABLES = ('balanced_train_segments.csv', 'unbalanced_train_segments.csv', 'eval_segments.csv')
 AUDIOSET_CLASSES = 'class_labels_indices.csv'
 VGGSOUND_TABLE = 'vggsound.csv'
 VGGSOUND_SECONDS = 10.0
 
+_AUDIOSET_COLUMNS = ('YTID', 'start_seconds', 'end_seconds', 'positive_labels')
+_VGGSOUND_COLUMNS = ('YouTube id', 'start seconds', 'label', 'split')
 _VIDEO_ID = re.compile(r'[\w-]{11}', re.ASCII)
 
 
@@ -51,24 +56,21 @@ def read_audioset(request: Request) -> Listing:
         raise DataError(
             f'{labels} is missing: AudioSet needs its class list, --labels=.../{AUDIOSET_CLASSES}.'
         )
-    mids, class_names = _ontology(labels)
+    mids, class_names = label_values.ontology(labels)
     classes = Classes(mids, labels.name)
     media = _Media(request.input)
     rows = []
     for table in tables:
         split = reading.split_name(table.name, table.stem.replace('_segments', ''))
         for where, values in reading.read_csv(table, comments=True):
-            if len(values) != 4:
-                raise DataError(
-                    f'{where}: {len(values)} values, not YTID, start_seconds, end_seconds, positive_labels.'
-                )
-            video, start, end, labelled = values
+            video, start, end, labelled = map(str.strip, reading.exactly(where, values, _AUDIOSET_COLUMNS))
             start_s, end_s = _number(where, 'start_seconds', start), _number(where, 'end_seconds', end)
             if end_s <= start_s:
                 raise DataError(f'{where}: the segment ends at {end_s:g} s and begins at {start_s:g} s.')
             positive = [mid.strip() for mid in labelled.split(',') if mid.strip()]
-            rows.append(media.row(where, video, start_s, end_s, split, classes.indices(positive, where)))
-    return Listing(rows, class_names, multi_label=True, notes=media.check(rows))
+            row = media.row(where, video, start_s, end_s, split, classes.indices(positive, where))
+            rows.append((where, row))
+    return Listing(_once(rows), class_names, multi_label=True, notes=media.check(rows))
 
 
 def read_vggsound(request: Request) -> Listing:
@@ -79,68 +81,111 @@ def read_vggsound(request: Request) -> Listing:
     Raises:
         DataError: the list is missing or can't be understood, or no segment has a file.
     """
-    table = request.tables[0] if request.tables else request.input / VGGSOUND_TABLE
+    table, *more = request.tables or (request.input / VGGSOUND_TABLE,)
+    if more:
+        raise DataError(f'--csv: VGGSound has one list, not {1 + len(more)}.')
     if not table.exists():
         raise DataError(f'{table} is missing. See --csv.')
-    lines = list(reading.read_csv(table))
-    for where, values in lines:
-        if len(values) != 4:
-            raise DataError(f'{where}: {len(values)} values, not YouTube id, start seconds, label, split.')
-    names = reading.read_names(request.labels) if request.labels else sorted({v[2] for _, v in lines})
-    classes = Classes(names, str(request.labels or table.name))
+    lines = [
+        (where, [value.strip() for value in reading.exactly(where, values, _VGGSOUND_COLUMNS)])
+        for where, values in reading.read_csv(table)
+    ]
+    found = sorted({reading.class_name(where, values[2]) for where, values in lines})
+    classes = Classes(
+        reading.read_names(request.labels) if request.labels else found, str(request.labels or table.name)
+    )
     media = _Media(request.input)
     rows = []
     for where, (video, start, label, split) in lines:
         start_s = _number(where, 'start seconds', start)
         labels = classes.indices([label], where)
         split = reading.split_name(where, split)
-        rows.append(media.row(where, video, start_s, start_s + VGGSOUND_SECONDS, split, labels))
-    return Listing(rows, classes.names, notes=media.check(rows))
+        row = media.row(where, video, start_s, start_s + VGGSOUND_SECONDS, split, labels)
+        rows.append((where, row))
+    paths.check_apart([(where, f'{row.name} from {row.start_s:g} s', row.split) for where, row in rows])
+    return Listing(_once(rows), classes.names, notes=media.check(rows))
+
+
+def _once(rows: Sequence[tuple[str, Row]]) -> list[Row]:
+    """The rows, each once.
+
+    Raises:
+        DataError: a segment is listed twice in a split, with different labels or ends.
+    """
+    seen: dict[tuple[str, float | None, str], tuple[str, Row]] = {}
+    for where, row in rows:
+        before, first = seen.setdefault((row.name, row.start_s, row.split), (where, row))
+        if first != row:
+            raise DataError(
+                f'{where}: {row.name} from {row.start_s:g} s is listed otherwise before ({before}).'
+            )
+    return [row for _, row in seen.values()]
 
 
 class _Media:
-    """Finds the file of a segment by its name."""
+    """Finds the files of a segment by their names."""
 
     def __init__(self, root: epath.Path) -> None:
         self._root = root
-        self._files: dict[str, str] = {}
-        self._num_shadowed = 0
-        for file in local.media_files(root):
-            stem = file.rpartition('/')[2].rpartition('.')[0]
-            if self._files.setdefault(stem, file) != file:
-                self._num_shadowed += 1
+        self._files: dict[str, list[str]] = {}
+        self._inside: dict[str, Inside] = {}
+        self._notes: list[str] = []
+        everything = paths.files(root)
+        loose = [file for file in everything if local.is_media(file)]
+        archives = [file for file in everything if file.lower().endswith(tars.SUFFIXES)]
+        if loose and archives:
+            self._notes.append(
+                f'{len(archives)} tars were not looked into, because there are media beside them'
+            )
+        for archive in [] if loose else archives:
+            try:
+                self._inside.update(media_in(str(root), archive))
+            except tars.TarError as error:
+                self._notes.append(f'{printable(archive)} {error}: what is before that is used')
+        for file in loose or self._inside:
+            self._files.setdefault(file.rpartition('/')[2].rpartition('.')[0], []).append(file)
 
     def row(
         self, where: str, video: str, start_s: float, end_s: float, split: str, labels: tuple[int, ...]
     ) -> Row:
         if not _VIDEO_ID.fullmatch(video):
             raise DataError(f'{where}: {video!r} is not the id of a YouTube video.')
-        file = next(
-            (self._files[stem] for stem in _stems(video, start_s, end_s) if stem in self._files), None
+        stems = dict.fromkeys(_stems(video, start_s, end_s))
+        files = [file for stem in stems for file in self._files.get(stem, ())]
+        file = files[0] if files else None
+        return Row(
+            video,
+            split,
+            file,
+            start_s,
+            end_s - start_s,
+            labels,
+            is_segment=True,
+            others=tuple(files[1:]),
+            inside=tuple(self._inside[name] for name in files if name in self._inside),
         )
-        return Row(video, split, file, start_s, end_s - start_s, labels, is_segment=True)
 
-    def check(self, rows: Sequence[Row]) -> tuple[str, ...]:
-        """Remarks on the files of the rows.
+    def check(self, rows: Sequence[tuple[str, Row]]) -> tuple[str, ...]:
+        """Remarks on the files of the rows and on their repetition.
 
         Raises:
             DataError: no row has a file.
         """
-        if all(row.file is None for row in rows):
+        if all(row.file is None for _, row in rows):
             example = (
-                f'; {rows[0].name} is looked for as {", ".join(_stems(rows[0].name, 30.0, 40.0))}'
+                f'; {rows[0][1].name} is looked for as {", ".join(_stems(rows[0][1].name, 30.0, 40.0))}'
                 if rows
                 else ''
             )
             raise DataError(
                 f'None of {len(rows)} segments has a file below --input={self._root}{example}, with the '
-                'extension of a media file and the start and end of the segment for 30 and 40.'
+                'extension of a media file, in a folder or in a tar, and the start and end of the segment '
+                'for 30 and 40.'
             )
-        if not self._num_shadowed:
-            return ()
-        return (
-            f'{self._num_shadowed} files have the name of another one in another folder and were not used',
-        )
+        unique = dict.fromkeys(row for _, row in rows)
+        several = sum(bool(row.others) for row in unique)
+        note = f'{several} segments have several files; the first that has what is wanted is used'
+        return (*self._notes, *((note,) if several else ()), *reading.repeated(len(rows) - len(unique)))
 
 
 def _stems(video: str, start_s: float, end_s: float) -> Iterator[str]:
@@ -154,24 +199,8 @@ def _stems(video: str, start_s: float, end_s: float) -> Iterator[str]:
     yield from (video, f'Y{video}')
 
 
-def _ontology(path: epath.Path) -> tuple[list[str], tuple[str, ...]]:
-    """The identifiers and the display names of the classes, in the order of their indices."""
-    found = []
-    for where, cells in reading.read_table(path, ['index', 'mid', 'display_name']):
-        if not cells['index'].isdecimal():
-            raise DataError(f'{where}: index = {cells["index"]!r}: must be a whole number.')
-        found.append((int(cells['index']), cells['mid'], cells['display_name']))
-    found.sort()
-    if [index for index, _, _ in found] != list(range(len(found))):
-        raise DataError(f'{path}: the indices of its {len(found)} classes are not 0, 1, 2 and so on.')
-    return [mid for _, mid, _ in found], tuple(name for _, _, name in found)
-
-
 def _number(where: str, column: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise DataError(f'{where}: {column} = {text!r}: must be a number of seconds, at least 0.')
+    value = reading.seconds(where, column, text)
+    if value is None:
+        raise DataError(f'{where}: {column} is empty: must be a number of seconds.')
     return value

@@ -12,8 +12,8 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Collection, Iterator
+from typing import Any, NoReturn
 
 import av
 import av.error
@@ -21,6 +21,8 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
+
+from diffmavil_jax.data.media.glued import FirstPart, end_of_first
 
 # Demuxers that read one file and nothing else: no hls, dash, concat or image sequences.
 CONTAINERS = (
@@ -33,9 +35,15 @@ MAX_PIXELS = 8192 * 8192
 MAX_SECONDS = 24 * 3600.0
 # Larger than PyAV's default, because each read is a call into Python.
 _BUFFER_BYTES = 1 << 17
+# Old files have titles in Latin-1, which are no reason to refuse them. PyAV 19 takes them by itself.
+ANY_TITLE: dict[str, Any] = {} if int(av.__version__.split('.')[0]) >= 19 else {'metadata_errors': 'replace'}
 
 # A path, or the file's bytes.
 Source = str | os.PathLike[str] | bytes
+
+
+# What follows the first of several recordings in a file.
+GLUED = 'another recording begins: the file was glued from several, and only the first is used'
 
 
 class MediaError(ValueError):
@@ -47,16 +55,48 @@ class MediaInfo:
     """What the headers of a file say.
 
     Attributes:
-        duration_s: for how many seconds from the beginning all of its sound and pictures last.
-        has_audio: whether it has sound that can be decoded.
-        has_video: whether it has moving pictures that can be decoded.
+        audio_s: for how many seconds from the beginning its sound lasts; None: no sound can be decoded.
+        video_s: the same of its moving pictures.
         container: FFmpeg's name of the format.
+        left_out: what of the file is not read, and why; empty if all of it is.
     """
 
-    duration_s: float
-    has_audio: bool
-    has_video: bool
+    audio_s: float | None
+    video_s: float | None
     container: str
+    left_out: str = ''
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether it has sound that can be decoded."""
+        return self.audio_s is not None
+
+    @property
+    def has_video(self) -> bool:
+        """Whether it has moving pictures that can be decoded."""
+        return self.video_s is not None
+
+    @property
+    def lengths(self) -> dict[str, float]:
+        """How long each modality lasts that it has, in seconds."""
+        lengths = {'audio': self.audio_s, 'video': self.video_s}
+        return {modality: length for modality, length in lengths.items() if length is not None}
+
+    @property
+    def duration_s(self) -> float:
+        """For how many seconds from the beginning all of its sound and pictures last."""
+        return min(self.lengths.values(), default=0.0)
+
+    def lasts_s(self, modalities: Collection[str]) -> float:
+        """For how many seconds from the beginning all of some modalities last.
+
+        Raises:
+            MediaError: it lacks one of them.
+        """
+        lacking = [f'no {modality}' for modality in modalities if modality not in self.lengths]
+        if lacking:
+            raise MediaError(', '.join(lacking))
+        return min(self.lengths[modality] for modality in modalities)
 
 
 def probe(source: Source) -> MediaInfo:
@@ -66,15 +106,16 @@ def probe(source: Source) -> MediaInfo:
         MediaError: the file is unreadable, or claims to last longer than MAX_SECONDS.
     """
     with open_container(source) as container:
-        streams = [s for s in (best_video(container), best_audio(container)) if s is not None]
-        duration = _duration(container, streams) if streams else 0.0
-        if not duration <= MAX_SECONDS:
-            raise MediaError(f'unreadable: claims to last {duration:.0f} s')
+        streams = [s for s in (best_audio(container), best_video(container)) if s is not None]
+        found = _lengths(container, streams) if streams else []
+        if claimed := [length for length in found if not length <= MAX_SECONDS]:
+            raise MediaError(f'unreadable: claims to last {claimed[0]:.0f} s')
+        lengths = {s.type: max(0.0, length) for s, length in zip(streams, found, strict=True)}
         return MediaInfo(
-            duration_s=max(0.0, duration),
-            has_audio=any(s.type == 'audio' for s in streams),
-            has_video=any(s.type == 'video' for s in streams),
-            container=container.format.name,
+            lengths.get('audio'),
+            lengths.get('video'),
+            container.format.name,
+            '' if _end_of_first(source) is None else GLUED,
         )
 
 
@@ -90,8 +131,7 @@ def open_container(source: Source) -> Iterator[InputContainer]:
                 options=options,
                 io_open=_refuse_other_files,
                 buffer_size=_BUFFER_BYTES,
-                # Old files have titles in Latin-1, which are no reason to refuse them.
-                metadata_errors='replace',
+                **ANY_TITLE,
             ) as container:
                 yield container
     except MediaError:
@@ -140,36 +180,51 @@ def seek(container: InputContainer, stream: Stream, time: float) -> bool:
     return True
 
 
-def _open_file(source: Source) -> io.FileIO | io.BytesIO:
+def _open_file(source: Source) -> io.RawIOBase | io.BytesIO:
     if isinstance(source, bytes):
         if not source:
             raise MediaError('unreadable: empty file')
-        return io.BytesIO(source)
+        end = _end_of_first(source)
+        return io.BytesIO(source if end is None else source[:end])
     if not pathlib.Path(source).is_file():  # opening a pipe would wait forever
         raise MediaError('unreadable: no such file')
     if not os.path.getsize(source):
         raise MediaError('unreadable: empty file')
-    return open(source, 'rb', buffering=0)  # FFmpeg has a buffer of its own
+    end = _end_of_first(source)
+    file = io.FileIO(os.fspath(source))  # FFmpeg has a buffer of its own
+    return file if end is None else FirstPart(file, end)
+
+
+def _end_of_first(source: Source) -> int | None:
+    """Where the first of several recordings ends, in bytes; None if there is one.
+
+    Raises:
+        MediaError: the file can't be read.
+    """
+    try:
+        return end_of_first(source)
+    except (OSError, ValueError) as error:
+        raise MediaError(f'unreadable: {getattr(error, "strerror", None) or error}') from error
 
 
 def _refuse_other_files(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     raise MediaError('unreadable: refers to another file')
 
 
-def _duration(container: InputContainer, streams: list[VideoStream | AudioStream]) -> float:
-    """How long all of the streams last: what the headers say, or else what the packets say."""
+def _lengths(container: InputContainer, streams: list[AudioStream | VideoStream]) -> list[float]:
+    """How long each of the streams lasts: what the headers say, or else what the packets say."""
     if container.format.name not in _WITHOUT_DURATION:
-        ends = [end for end in map(_end, streams) if end is not None]
-        if ends:
-            return min(ends) - origin(container)
-        if container.duration is not None:
-            return container.duration / av.time_base
+        whole = None if container.duration is None else container.duration / av.time_base
+        ends = [_end(stream) for stream in streams]
+        stated = [whole if end is None else end - origin(container) for end in ends]
+        if None not in stated:
+            return [length for length in stated if length is not None]
     last = dict.fromkeys((s.index for s in streams), 0.0)
     for packet in container.demux(*streams):
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             last[packet.stream.index] = max(last[packet.stream.index], end)
-    return min(last.values()) - origin(container)
+    return [last[stream.index] - origin(container) for stream in streams]
 
 
 def _end(stream: Stream) -> float | None:

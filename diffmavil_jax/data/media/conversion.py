@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
@@ -11,6 +11,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 from diffmavil_jax.data.media.container import MediaError
+from diffmavil_jax.data.take import Take
 
 MAX_ASPECT = 16
 
@@ -25,10 +26,14 @@ _SHRINK, _ENLARGE = Interpolation.AREA | _EXACT, Interpolation.BILINEAR | _EXACT
 
 
 class Converter:
-    """Scales frames so that their shorter side has `size` pixels, and cuts out the centre."""
+    """Scales frames so that their shorter side has `size` pixels, and cuts out the centre.
 
-    def __init__(self, size: int, pixel_aspect: float) -> None:
+    With a take that crops, its rectangle is scaled to `size` and cut out instead.
+    """
+
+    def __init__(self, size: int, pixel_aspect: float, take: Take) -> None:
         self._size, self._pixel_aspect = size, pixel_aspect
+        self._crop, self._columns = take.crop, take.columns
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, out: UInt8[np.ndarray, 'h w 3']) -> None:
@@ -42,31 +47,57 @@ class Converter:
         size, width = self._size, frame.width * self._pixel_aspect
         if not 1 / MAX_ASPECT <= width / frame.height <= MAX_ASPECT:
             raise MediaError(f'unreadable: pictures of {width:.0f} x {frame.height} pixels')
-        scale = size / min(width, frame.height)
-        method = _SHRINK if scale < 1 else _ENLARGE
-        wide, high = max(size, round(width * scale)), max(size, round(frame.height * scale))
+        turn = _Turn.of(frame)
+        x_scale = y_scale = size / min(width, frame.height)
+        if self._crop is not None:
+            # The whole frame is scaled as the rectangle is: swscale scales nothing less here.
+            sides = (self._crop.width, self._crop.height)
+            across, down = sides[::-1] if turn.lying else sides
+            x_scale, y_scale = x_scale / across, y_scale / down
+        method = _SHRINK if max(x_scale, y_scale) < 1 else _ENLARGE
+        wide, high = max(size, round(width * x_scale)), max(size, round(frame.height * y_scale))
         # Three planes: swscale has vector code for them, and takes half the time that interleaved RGB takes.
         image = self._reformatter.reformat(frame, wide, high, 'gbrp', interpolation=method, threads=1)
-        top, left = (high - size) // 2, (wide - size) // 2
-        turn = _upright(frame)
         for channel, plane in zip((1, 2, 0), image.planes, strict=True):
-            pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(high, plane.line_size)
-            out[..., channel] = turn(pixels[top : top + size, left : left + size])
+            pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(high, plane.line_size)[:, :wide]
+            out[..., channel] = self._cut(pixels, turn)[:, self._columns]
+
+    def _cut(self, pixels: UInt8[np.ndarray, 'h w'], turn: _Turn) -> UInt8[np.ndarray, 'size size']:
+        size = self._size
+        if self._crop is None:
+            top, left = ((length - size) // 2 for length in pixels.shape)
+            return turn(pixels[top : top + size, left : left + size])
+        pixels = turn(pixels)
+        high, wide = pixels.shape
+        top, left = round(self._crop.y * (high - size)), round(self._crop.x * (wide - size))
+        return pixels[top : top + size, left : left + size]
 
 
-def _upright(frame: VideoFrame) -> Callable[[UInt8[np.ndarray, 'h w']], UInt8[np.ndarray, 'h w']]:
-    """Turns pixels as the display matrix says: by the nearest multiple of 90 degrees, mirrored or not."""
-    # Not frame.side_data: it and the frame refer to each other, so frames would pile up until a collection.
-    data = SideDataContainer(frame)  # type: ignore[call-arg]
-    if Type.DISPLAYMATRIX not in data:
-        return lambda pixels: pixels
-    # A pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift and a scale.
-    a, b, _, c, d = np.frombuffer(bytes(data[Type.DISPLAYMATRIX]), np.int32, count=5).tolist()
-    lying = abs(a) + abs(d) < abs(b) + abs(c)
-    right, down = (c, b) if lying else (a, d)
+@dataclasses.dataclass(frozen=True)
+class _Turn:
+    """How pixels become upright: by a multiple of 90 degrees, mirrored or not.
 
-    def turn(pixels: UInt8[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'h w']:
-        pixels = pixels.T if lying else pixels
-        return pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+    Attributes:
+        lying: whether rows become columns.
+        down, right: the steps through rows and columns after that, 1 or -1.
+    """
 
-    return turn
+    lying: bool = False
+    down: int = 1
+    right: int = 1
+
+    @classmethod
+    def of(cls, frame: VideoFrame) -> _Turn:
+        """The nearest to the display matrix of a frame."""
+        # Not frame.side_data: it and the frame refer to each other, so frames would pile up until collected.
+        data = SideDataContainer(frame)  # type: ignore[call-arg]
+        if Type.DISPLAYMATRIX not in data:
+            return cls()
+        # A pixel at (x, y) is shown at (a x + c y, b x + d y), up to a shift and a scale.
+        a, b, _, c, d = np.frombuffer(bytes(data[Type.DISPLAYMATRIX]), np.int32, count=5).tolist()
+        lying = abs(a) + abs(d) < abs(b) + abs(c)
+        right, down = (c, b) if lying else (a, d)
+        return cls(lying, -1 if down < 0 else 1, -1 if right < 0 else 1)
+
+    def __call__(self, pixels: UInt8[np.ndarray, 'h w']) -> UInt8[np.ndarray, 'y x']:
+        return (pixels.T if self.lying else pixels)[:: self.down, :: self.right]

@@ -21,6 +21,7 @@ from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.media.container import MAX_PIXELS, MediaError
 from diffmavil_jax.data.media.conversion import Converter
 from diffmavil_jax.data.media.packets import PADDED_FRACTION, ROUNDING_S, frames_of
+from diffmavil_jax.data.take import Take
 
 # Frames decoded for one clip, counted from the keyframe before it.
 MAX_DECODED_FRAMES = 20_000
@@ -65,21 +66,21 @@ class ClipPictures:
     """What both readers fill: the pictures of one clip, and the times at which they are shown.
 
     Attributes:
-        start: of the clip, on the container's clock in seconds.
-        seconds: length of the clip.
+        start: of the stretch that has the pictures, on the container's clock in seconds.
+        seconds: length of that stretch.
         times: when each picture is shown, on the container's clock in seconds.
         frame_s: the usual time between frames of the stream.
         convert: turns a frame into a picture.
         pictures: uint8 [t h w 3], empty at first.
     """
 
-    def __init__(self, stream: VideoStream, start: float, spec: ClipSpec) -> None:
+    def __init__(self, stream: VideoStream, start: float, spec: ClipSpec, take: Take) -> None:
         stream.codec_context.thread_count = 1  # clips are decoded in parallel, not frames
         stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}
-        self.start, self.seconds = start, spec.seconds
-        self.times = [start + (i + 0.5) * spec.seconds / spec.frames for i in range(spec.frames)]
+        self.start, self.seconds = start + spec.video_start(take), spec.video_span
+        self.times = [self.start + (i + 0.5) * self.seconds / spec.frames for i in range(spec.frames)]
         self.frame_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-        self.convert = Converter(spec.frame_size, float(stream.sample_aspect_ratio or 1))
+        self.convert = Converter(spec.frame_size, float(stream.sample_aspect_ratio or 1), take)
         self.pictures = np.empty(*spec.shapes['frames'])
 
     def check_length(self, first: float, end: float) -> None:
@@ -97,8 +98,8 @@ class ClipPictures:
 class AllPictures:
     """Decodes all frames in order and picks by their times (a PictureReader)."""
 
-    def __init__(self, stream: VideoStream, start: float, spec: ClipSpec) -> None:
-        self._clip = ClipPictures(stream, start, spec)
+    def __init__(self, stream: VideoStream, start: float, spec: ClipSpec, take: Take) -> None:
+        self._clip = ClipPictures(stream, start, spec, take)
         stream.codec_context.skip_frame = 'DEFAULT'
         self._picked = 0
         self._shown: VideoFrame | None = None
@@ -124,7 +125,10 @@ class AllPictures:
 
     def finish(self) -> UInt8[np.ndarray, 't h w 3']:
         if self._shown is None:
-            raise MediaError('too short: no picture there')
+            untimed = self._decoded > 0
+            raise MediaError(
+                'unreadable: pictures without times' if untimed else 'too short: no picture there'
+            )
         self._clip.check_length(self._first, math.inf if self.done else self._time + self._shown_s())
         self._check_count()
         self._pick(math.inf)
@@ -132,11 +136,11 @@ class AllPictures:
 
     def _add_frame(self, frame: VideoFrame) -> None:
         time = frame.time if frame.time is not None else self._time + self._clip.frame_s
-        if math.isnan(time):
-            time = 0.0
         self._decoded += 1
         if self._decoded > MAX_DECODED_FRAMES:
             raise MediaError(f'unreadable: no keyframe in {MAX_DECODED_FRAMES} frames')
+        if math.isnan(time):  # it is shown before the first picture that has a time
+            return
         self._frames_inside += self._is_inside(time)
         if self._shown is None:
             self._first, self._shown = time, frame

@@ -38,6 +38,7 @@ class Sound:
         self._run: _Run | None = None
         self._first: float | None = None
         self._heard = 0  # samples of the clip that come from the file
+        self._untimed = False
 
     @property
     def done(self) -> bool:
@@ -53,22 +54,32 @@ class Sound:
             return
         for frame in frames_of(packet, forgive=after_seek and self._run is None):
             assert isinstance(frame, AudioFrame)
-            if frame.samples:
+            if frame.time is None and self._run is None:
+                self._untimed = True  # it is before the first sound that has a time
+            elif frame.samples:
                 self._add_frame(frame)
 
     def finish(self) -> Int16[np.ndarray, ' samples']:
         self._place()
         return self._waveform
 
-    def check_length(self) -> None:
+    def check_length(self, *, alone: bool) -> None:
         """Checks that sound fills the clip. Call it after `finish`.
+
+        Args:
+            alone: whether there are no pictures. With pictures, gaps in the sound are silence, and it must
+                only last long enough.
 
         Raises:
             MediaError: more than PADDED_FRACTION of it is missing.
         """
-        if self._heard < (1 - PADDED_FRACTION) * len(self._waveform):
-            heard_s, clip_s = self._heard / self._rate, self._end - self._start
-            raise MediaError(f'too short: sound for {heard_s:.2f} of {clip_s:g} s')
+        clip_s = self._end - self._start
+        heard_s = self._heard / self._rate
+        lasts_s = heard_s if alone or self._run is None else self._run.end - self._start
+        if lasts_s < (1 - PADDED_FRACTION) * clip_s - 0.5 / self._rate:
+            if self._untimed and self._run is None:
+                raise MediaError('unreadable: sound without times')
+            raise MediaError(f'too short: sound for {max(0.0, min(lasts_s, clip_s)):.2f} of {clip_s:g} s')
 
     def _is_before(self, packet: Packet) -> bool:
         """Whether a packet is so far before the clip that it has no influence on it."""
@@ -79,7 +90,8 @@ class Sound:
     def _add_frame(self, frame: AudioFrame) -> None:
         if self._run is None or not self._run.continues(frame):
             self._place()
-            time = frame.time if frame.time is not None else self._run.end if self._run else self._start
+            time = frame.time if frame.time is not None or self._run is None else self._run.end
+            assert time is not None
             self._run = _Run(frame, time)
         self._run.add(frame)
 
@@ -122,6 +134,7 @@ class _Run:
         return _EARLIEST_S <= late_s <= _LATEST_S
 
     def add(self, frame: AudioFrame) -> None:
+        frame = _mono(frame)
         frame.pts = None  # the fifo refuses times with gaps, however small
         self._fifo.write(frame)
 
@@ -133,6 +146,24 @@ class _Run:
             np.frombuffer(memoryview(f.planes[0]), np.int16, f.samples) for f in frames if f is not None
         ]
         return np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+
+
+def _mono(frame: AudioFrame) -> AudioFrame:
+    """The mean of all channels, unless FFmpeg takes it itself, as it does of stereo.
+
+    Of more channels it would leave some out: the low frequencies, and those that it knows no place for.
+    """
+    if frame.layout.name in ('mono', 'stereo'):
+        return frame
+    samples = frame.to_ndarray()
+    channels = samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
+    if channels.dtype.kind in 'iu':
+        full = 2.0 ** (8 * channels.dtype.itemsize - 1)
+        middle = full if channels.dtype.kind == 'u' else 0.0
+        channels = (channels.astype(np.float64) - middle) / full
+    mixed = AudioFrame.from_ndarray(channels.mean(1, dtype=np.float32)[None], format='fltp', layout='mono')
+    mixed.sample_rate = frame.sample_rate
+    return mixed
 
 
 def _kind(frame: AudioFrame) -> tuple[str, str, int]:

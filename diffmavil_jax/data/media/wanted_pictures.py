@@ -31,6 +31,7 @@ from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.data.media.container import MediaError
 from diffmavil_jax.data.media.packets import ROUNDING_S
 from diffmavil_jax.data.media.pictures import MAX_DECODED_FRAMES, ClipPictures, PacketsDoNotTell
+from diffmavil_jax.data.take import Take
 
 
 class WantedPictures:
@@ -40,8 +41,8 @@ class WantedPictures:
     decoder reports an error, and where a wanted frame does not come out of it.
     """
 
-    def __init__(self, stream: VideoStream, start: float, spec: ClipSpec) -> None:
-        self._clip = ClipPictures(stream, start, spec)
+    def __init__(self, stream: VideoStream, start: float, spec: ClipSpec, take: Take) -> None:
+        self._clip = ClipPictures(stream, start, spec, take)
         if stream.time_base is None:
             raise PacketsDoNotTell
         self._unit_s = float(stream.time_base)  # times are integers in this unit from here on

@@ -33,6 +33,7 @@ from diffmavil_jax.data.prepare.shard import make_shard
 from diffmavil_jax.data.prepare.summary import Summary
 from diffmavil_jax.data.prepare.work import DoneShard, Work, link_or_copy
 from diffmavil_jax.data.prepared.format import Metadata, example_features
+from diffmavil_jax.data.prepared.label_file import write_labels
 
 VERSION = '1.0.0'
 REPORT, MANIFEST = 'prepare_report.json', 'manifest.jsonl'
@@ -161,7 +162,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
             )
 
     def _publish(self) -> list[tfds.core.SplitInfo]:
-        """Links the shards that have clips into the dataset, by split and number."""
+        """Links the shards that have clips into the dataset, by split and number, and writes their labels."""
         by_split: dict[str, list[DoneShard]] = collections.defaultdict(list)
         for index in range(self._work.num_shards):
             shard = self._work.done(index)
@@ -173,6 +174,7 @@ class PreparedBuilder(tfds.core.dataset_builder.FileReaderBuilder):
                 template = self._get_filename_template(split_name=split)
                 targets = template.sharded_filepaths(len(shards))
                 list(pool.map(link_or_copy, [shard.data for shard in shards], targets))
+                write_labels(self.data_path, split, [labels for shard in shards for labels in shard.labels])
                 infos.append(
                     tfds.core.SplitInfo(
                         name=split,

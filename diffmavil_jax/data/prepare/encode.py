@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Collection
 
@@ -11,6 +12,16 @@ from PIL import Image
 
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import ClipSpec
+from diffmavil_jax.data.media.decoding import Frames, Waveform
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two files that are one recording: its sound and its pictures."""
+
+    audio: media.Source
+    video: media.Source
+
 
 SILENT, STILL = 'silent', 'still picture'  # reasons
 
@@ -22,7 +33,7 @@ _BLOCK = 4
 
 
 def encode_clip(
-    source: media.Source,
+    source: media.Source | Pair,
     start_s: float,
     spec: ClipSpec,
     modalities: Collection[media.Modality],
@@ -34,7 +45,7 @@ def encode_clip(
     """Like `media.decode`, but pictures are JPEG, and a modality that is not wanted is empty.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: a path, or the bytes of a file; or two of them.
         start_s: seconds from the beginning of the presentation.
         spec: how long the clip is, and what is made of it.
         modalities: what is wanted.
@@ -46,13 +57,13 @@ def encode_clip(
         MediaError: that of `media.decode`, or 'still picture'.
     """
     try:
-        waveform, frames = media.decode(source, start_s, spec, modalities)
+        waveform, frames = _decode(source, start_s, spec, modalities)
     except media.MediaError as error:
         if str(error) != SILENT or not keep_silent:
             raise
         waveform, frames = spec.blank('waveform'), None
         if 'video' in modalities:
-            _, frames = media.decode(source, start_s, spec, ['video'])
+            _, frames = _decode(source, start_s, spec, ['video'])
     if waveform is None:
         waveform = np.zeros(0, np.int16)
     if frames is None:
@@ -60,6 +71,19 @@ def encode_clip(
     if not keep_still and is_still(frames):
         raise media.MediaError(STILL)
     return waveform, [_jpeg(frame, jpeg_quality) for frame in frames]
+
+
+def _decode(
+    source: media.Source | Pair, start_s: float, spec: ClipSpec, modalities: Collection[media.Modality]
+) -> tuple[Waveform | None, Frames | None]:
+    if not isinstance(source, Pair):
+        return media.decode(source, start_s, spec, modalities)
+    waveform = frames = None
+    if 'audio' in modalities:
+        waveform, _ = media.decode(source.audio, start_s, spec, ['audio'])
+    if 'video' in modalities:
+        _, frames = media.decode(source.video, start_s, spec, ['video'])
+    return waveform, frames
 
 
 def is_still(frames: UInt8[np.ndarray, 't h w 3']) -> bool:

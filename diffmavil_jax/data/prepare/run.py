@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -16,10 +17,11 @@ from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.listings.registry import SOURCES
 from diffmavil_jax.data.listings.row import Listing, Request
 from diffmavil_jax.data.prepare.builder import REPORT, VERSION, PreparedBuilder, Runner
-from diffmavil_jax.data.prepare.lock import locked
 from diffmavil_jax.data.prepare.settings import SAMPLE_RATE, Settings
 from diffmavil_jax.data.prepare.work import Job, Work, identity
 from diffmavil_jax.data.prepared.format import Metadata
+from diffmavil_jax.storage.lock import locked
+from diffmavil_jax.storage.outputs import held_inputs
 
 WORK = '.work'
 
@@ -73,11 +75,13 @@ def prepare(
     listing = SOURCES[source].read(request)
     if not listing.rows:
         raise DataError(f'{source} lists no clip in --input={request.input}.')
-    job = Job(str(request.input), settings)
+    job = Job(listing.root or str(request.input), settings)
     key = identity(listing, job, source)
     folder = output / name / VERSION
+    if overwrite:
+        _check_removable(folder, (job.input, request.labels, *request.tables))
     _make_folder(output)
-    with locked(output / WORK / f'{name}.lock', str(output / name), say):
+    with _alone(output, name, say):
         if folder.exists() and not overwrite:
             return _existing(folder, key)
         _clear(folder)
@@ -102,9 +106,31 @@ def prepare(
         return Prepared(folder, json.loads((folder / REPORT).read_text()), was_there=False)
 
 
+@contextlib.contextmanager
+def _alone(output: epath.Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Keeps others from preparing a dataset of this name; leaves no folder that is empty."""
+    busy, advice = f'{output / name} is being prepared', 'Wait for it, or choose another --name or --output.'
+    try:
+        with locked(output / WORK / f'{name}.lock', busy, advice, say):
+            yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # epath's error if it is not empty
+            (output / WORK).rmdir()
+
+
+def _check_removable(folder: epath.Path, inputs: Iterable[epath.Path | str | None]) -> None:
+    """Raises DataError if --overwrite would remove what is no dataset, or what this one is made of."""
+    if not folder.exists():
+        return
+    if not any((folder / name).exists() for name in (REPORT, 'dataset_info.json')):
+        raise DataError(f'{folder} is no dataset, so --overwrite does not remove it: choose another --name.')
+    for held in held_inputs(folder, filter(None, inputs)):
+        raise DataError(f'{folder} is, or holds, the input {held}: choose another --name or --output.')
+
+
 def _make_folder(output: epath.Path) -> None:
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        (output / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f'--output={output}: must be a folder that can be written ({error}).') from error
 
@@ -113,7 +139,7 @@ def _clear(folder: epath.Path) -> None:
     """Removes a dataset, and what TFDS left of a killed run."""
     if folder.exists():
         folder.rmtree()
-    for leftover in folder.parent.glob('incomplete.*'):
+    for leftover in folder.parent.glob(f'incomplete.*_{folder.name}'):
         leftover.rmtree()
 
 

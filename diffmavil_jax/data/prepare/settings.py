@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.clip import ClipSpec, DataError
 
 SAMPLE_RATE = 16_000
 DOUBTFUL = ('silent', 'still')  # kinds of clips that are refused unless `keep` has them
+
+_LEAST_FRAMES, _MOST_FRAMES = 8, 4096
+
+
+def usual_frames(seconds: float | None) -> int:
+    """Two a second, as MAViL has them, and 8 at least; 8 of clips of any length."""
+    return _LEAST_FRAMES if seconds is None else min(max(_LEAST_FRAMES, math.ceil(2 * seconds)), _MOST_FRAMES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,7 @@ class Settings:
         )
         self._need(set(self.keep) <= set(DOUBTFUL), 'keep', 'silent, still or both')
         self._need(self.seconds is None or 0.2 <= self.seconds <= 3600, 'seconds', 'from 0.2 to 3600, or all')
-        self._need(1 <= self.frames <= 4096, 'frames', 'from 1 to 4096')
+        self._need(1 <= self.frames <= _MOST_FRAMES, 'frames', f'from 1 to {_MOST_FRAMES}')
         self._need(16 <= self.frame_size <= 4096, 'frame_size', 'from 16 to 4096')
         self._need(1 <= self.jpeg_quality <= 100, 'jpeg_quality', 'from 1 to 100')
         self._need(1 <= self.shard_clips <= 1 << 20, 'shard_clips', 'from 1 to 1048576')

@@ -11,6 +11,7 @@ harm, whether at the same time or one after the other.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -31,7 +32,7 @@ _SHARD_SOURCE_BYTES = 1 << 30
 # A small dataset has about _MANY_SHARDS shards of at least _FEW_CLIPS clips, so that all workers have work.
 _MANY_SHARDS, _FEW_CLIPS = 64, 16
 # Raise this when examples are written differently, so that older datasets and work do not count as the same.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +47,19 @@ class Outcome:
     seconds: float = 0.0
     num_bytes: int = 0
     note: str = ''
+    labels: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class DoneShard:
-    """A shard that is done."""
+    """A shard that is done; `labels` has the class indices of each of its examples."""
 
     index: int
     split: str
     data: epath.Path
     num_examples: int
     num_bytes: int
+    labels: list[tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Work:
             for index, rows in enumerate(shards):
                 _write_lines(
                     folder / f'{index:05d}.rows.jsonl',
-                    [{'split': rows[0].split}, *(dataclasses.astuple(row) for row in rows)],
+                    [{'split': rows[0].split}, *(row.to_list() for row in rows)],
                 )
             plan = {
                 'num_shards': len(shards),
@@ -103,10 +106,7 @@ class Work:
         """The rows of a shard."""
         lines = _read_lines(self.folder / f'{index:05d}.rows.jsonl')
         next(lines)
-        return [
-            Row(name, split, file, start_s, duration_s, tuple(labels), is_segment)
-            for name, split, file, start_s, duration_s, labels, is_segment in lines
-        ]
+        return [Row.of_list(values) for values in lines]
 
     def is_done(self, index: int) -> bool:
         return self._done_path(index).exists()
@@ -129,8 +129,17 @@ class Work:
 
     def done(self, index: int) -> DoneShard:
         split = next(_read_lines(self.folder / f'{index:05d}.rows.jsonl'))['split']
-        first = next(_read_lines(self._done_path(index)))
-        return DoneShard(index, split, self.folder / first['data'], first['num_examples'], first['num_bytes'])
+        lines = _read_lines(self._done_path(index))
+        first = next(lines)
+        written = [outcome for outcome in map(_outcome, lines) if not outcome.reason]
+        return DoneShard(
+            index=index,
+            split=split,
+            data=self.folder / first['data'],
+            num_examples=first['num_examples'],
+            num_bytes=first['num_bytes'],
+            labels=[outcome.labels for outcome in written],
+        )
 
     def outcomes(self) -> Iterator[Outcome]:
         """The outcomes of all shards that are done, in order."""
@@ -138,7 +147,7 @@ class Work:
             if self.is_done(index):
                 lines = _read_lines(self._done_path(index))
                 next(lines)
-                yield from (Outcome(*values) for values in lines)
+                yield from map(_outcome, lines)
 
     def remove(self) -> None:
         self.folder.rmtree()
@@ -155,7 +164,7 @@ def identity(listing: Listing, job: Job, source: str) -> str:
         json.dumps([_FORMAT, source, job.input, settings, listing.class_names, listing.multi_label]).encode()
     )
     for row in listing.rows:
-        digest.update(json.dumps(dataclasses.astuple(row)).encode())
+        digest.update(json.dumps(row.to_list()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -173,12 +182,21 @@ def link_or_copy(source: epath.Path, target: epath.Path) -> None:
 def _shards(rows: Sequence[Row], job: Job) -> Iterator[list[Row]]:
     """Divides rows among shards: sorted by split, and within a split in an order that is random but fixed.
 
-    The rows of a file stay together, so that it is read and hashed once.
+    The rows of a file stay together, so that it is read and hashed once; and the files of a stretch of a
+    shard that is read, so that it is read from its beginning to its end.
     """
     at_most = min(job.settings.shard_clips, max(_FEW_CLIPS, len(rows) // _MANY_SHARDS))
     by_split: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        by_split.setdefault(row.split, {}).setdefault(row.file or row.name, []).append(row)
+    stretches: collections.Counter[tuple[str, str, int]] = collections.Counter()
+    for row in sorted(rows, key=_place):
+        together = row.file or row.name
+        if row.inside:
+            first = row.inside[0]
+            stretch = row.split, first.shard, first.stretch
+            part = stretches[stretch] // at_most if first.can_begin_anywhere else 0
+            stretches[stretch] += 1
+            together = f'{first.shard}/{first.stretch}/{part}'
+        by_split.setdefault(row.split, {}).setdefault(together, []).append(row)
     for split in sorted(by_split):
         by_file = by_split[split]
         shard: list[Row] = []
@@ -195,14 +213,26 @@ def _shards(rows: Sequence[Row], job: Job) -> Iterator[list[Row]]:
             yield shard
 
 
+def _place(row: Row) -> tuple[str, int, int]:
+    """The order in which the files of shards are read; other rows keep theirs."""
+    return (row.inside[0].shard, row.inside[0].stretch, row.inside[0].begin) if row.inside else ('', 0, 0)
+
+
 def _source_bytes(rows: Sequence[Row], job: Job) -> int:
     """Size of a file if it will be cut into an unknown number of clips, else 0."""
     if job.settings.seconds is None or all(row.start_s is not None for row in rows):
         return 0
+    if any(row.inside for row in rows):
+        return sum(row.inside[0].size for row in rows if row.inside)
     try:
         return epath.Path(job.input, rows[0].file).stat().length
     except OSError:
         return 0
+
+
+def _outcome(values: list[Any]) -> Outcome:
+    outcome = Outcome(*values)
+    return dataclasses.replace(outcome, labels=tuple(outcome.labels))
 
 
 def _write_lines(path: epath.Path, values: Iterable[Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,8 +13,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
+from diffmavil_jax.config.clips import MODALITIES
 from diffmavil_jax.data.clip import ClipSpec, DataError
 from diffmavil_jax.data.prepared.format import Metadata, example_features
+from diffmavil_jax.data.prepared.label_file import Labels, read_labels
+from diffmavil_jax.data.prepared.timing import Timing
 
 _SEARCHED_LEVELS = 3  # DIR/NAME/VERSION
 
@@ -53,6 +58,25 @@ class PreparedDataset:
             raise DataError(f'{self.path} has {what}; its splits are {self.describe_splits()}.')
         return files
 
+    def labels(self, splits: Sequence[str]) -> Labels | None:
+        """The class indices of the clips of some splits or parts of splits, from the files beside the shards.
+
+        None if there are no such files, or if they do not fit the shards.
+        """
+        stored, found = functools.cache(functools.partial(read_labels, epath.Path(self.path))), []
+        for split in splits:
+            whole = self.splits[split.partition('[')[0]]
+            labels = stored(whole.name)
+            if labels is None or len(labels) != whole.num_examples:
+                return None
+            begins = dict(
+                zip(whole.filenames, itertools.accumulate(whole.shard_lengths, initial=0), strict=False)
+            )
+            for file in self.splits[split].file_instructions:
+                begin = begins[file.filename.rpartition('/')[2]] + file.skip
+                found.append(labels.between(begin, begin + file.take))
+        return Labels.joined(found)
+
     def describe_splits(self) -> str:
         """The names and sizes of the splits, such as `train (1,600 clips), test (400 clips)`."""
         texts = (f'{name} ({split.num_examples:,} clips)' for name, split in self.splits.items())
@@ -65,50 +89,62 @@ class PreparedDataset:
             return None
         return sum(file.take for file in self.files(splits)), sum(filter(None, expected))
 
-    def remarks(self, spec: ClipSpec) -> list[str]:
-        """How the stored clips differ from the spec: remarks for the report.
+    def remarks(self, spec: ClipSpec, modalities: Sequence[str] = MODALITIES) -> list[str]:
+        """How the stored clips differ from the spec in some modalities: remarks for the report.
 
         Raises:
             DataError: clips of the spec can't be made of them.
         """
         has, remarks = self.metadata, []
+        read = set(has.modalities) & set(modalities)
         if has.sample_rate != spec.sample_rate:
             raise DataError(
                 f'{self.name} has sound at {has.sample_rate} Hz: config.data.sample_rate = '
                 f'{spec.sample_rate} must be the same.'
             )
-        if 'audio' in has.modalities and has.seconds is not None and has.seconds < spec.seconds:
+        if 'audio' in read and has.seconds is not None and has.seconds < spec.seconds:
             remarks.append(
                 f'{self.name}: clips of {has.seconds:g} s are padded with silence to {spec.seconds:g} s'
             )
-        if 'video' in has.modalities:
-            usable = self._frames_within(spec.seconds)
-            if usable < spec.frames:
-                span = has.seconds if has.frame_seconds is None else has.frame_seconds
+        if 'video' in read:
+            timing = self.timing
+            if timing.span_s is None and spec.video_span < spec.seconds:
                 raise DataError(
-                    f'{self.name} has {usable} pictures in the first {spec.seconds:g} s of a clip '
-                    f'({has.frames} in {"the clip" if span is None else f"{span:g} s"}): '
-                    f'config.data.frames = {spec.frames} must be at most that. '
-                    'Lower it, raise config.data.seconds, or prepare again with more.'
+                    f'{self.name} has clips of different lengths (--seconds=all): config.data.video_seconds '
+                    f'= {spec.video_seconds:g} must be 0, or prepare again with --seconds.'
                 )
+            usable = timing.pictures_within(spec.video_span)
+            if usable < spec.frames:
+                raise DataError(self._too_few_pictures(spec, usable))
             if has.frame_size < spec.frame_size:
                 remarks.append(
                     f'{self.name}: pictures of {has.frame_size} pixels are enlarged to {spec.frame_size}'
                 )
         return remarks
 
-    def frame_indices(self, spec: ClipSpec) -> list[int]:
-        """Which of the stored pictures to take: evenly spaced ones from the time of the sound."""
-        step = self._frames_within(spec.seconds) / spec.frames
-        return [math.floor((i + 0.5) * step) for i in range(spec.frames)]
-
-    def _frames_within(self, seconds: float) -> int:
-        """How many of the stored pictures are from the first `seconds` of a clip."""
+    @property
+    def timing(self) -> Timing:
+        """When the stored sound and pictures are."""
         has = self.metadata
         span = has.seconds if has.frame_seconds is None else has.frame_seconds
-        if span is None or span <= seconds:
-            return has.frames
-        return math.floor(has.frames * seconds / span + 1e-6)
+        return Timing(has.seconds, has.frames, span)
+
+    def _too_few_pictures(self, spec: ClipSpec, usable: int) -> str:
+        has, span = self.metadata, self.timing.span_s
+        whole = spec.video_span == spec.seconds
+        stretch = f'{"the first " if whole else ""}{spec.video_span:g} s of a clip'
+        text = (
+            f'{self.name} has {usable} pictures in {stretch} '
+            f'({has.frames} in {"the clip" if span is None else f"{span:g} s"}): config.data.frames = '
+            f'{spec.frames} must be at most that. '
+        )
+        if whole:
+            return text + 'Lower it, raise config.data.seconds, or prepare again with more.'
+        enough = '' if span is None else f' (--frames={math.ceil(spec.frames / spec.video_span * span)})'
+        return text + (
+            f'Prepare again with more{enough}, or let pictures cover the whole sound '
+            '(--config.data.video_seconds=0).'
+        )
 
 
 def open_prepared(path: str | os.PathLike[str]) -> PreparedDataset:

@@ -16,6 +16,9 @@ import tensorflow_datasets as tfds
 
 from diffmavil_jax.config.clips import MODALITIES
 
+_LABELS = b'\n\x06labels\x12'  # the key of an entry, and the tag of its value
+_INTEGERS, _PACKED = b'\x1a', b'\x0a'
+
 
 def example_features() -> tfds.features.FeaturesDict:
     """The features of an example. TFDS features keep state, so each call makes new ones."""
@@ -36,6 +39,49 @@ def example_features() -> tfds.features.FeaturesDict:
             'source_hash': tfds.features.Text(doc='SHA-256 of the source file, in hexadecimal'),
         }
     )
+
+
+def labels_of(record: bytes) -> tuple[int, ...]:
+    """The `labels` of a serialized example, of which nothing else is parsed.
+
+    An example is a message of protocol buffers; its keys are sorted, so that sound and pictures come first.
+
+    Raises:
+        ValueError: it has no such entry, or a broken one.
+    """
+    at = record.rfind(_LABELS)
+    if at < 0:
+        raise ValueError('no labels')
+    values: list[int] = []
+    sizes: list[int] = []
+    position = at + len(_LABELS)
+    for tag in (None, _INTEGERS, _PACKED):  # the feature, its list of integers, and their bytes
+        if tag is not None:
+            if not sizes[-1]:
+                return ()
+            if record[position : position + 1] != tag:
+                raise ValueError('broken labels')
+            position += 1
+        size, position = _varint(record, position)
+        sizes.append(size)
+    end = position + sizes[-1]
+    while position < end:
+        value, position = _varint(record, position)
+        values.append(value)
+    return tuple(values)
+
+
+def _varint(record: bytes, position: int) -> tuple[int, int]:
+    """A number in seven bits a byte, and the position after it."""
+    value = shift = 0
+    while True:
+        if position >= len(record):
+            raise ValueError('broken labels')
+        byte = record[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

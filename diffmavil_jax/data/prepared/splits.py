@@ -17,20 +17,23 @@ GENERATED = 'generated'  # stands for the generated world where a path is expect
 _EVAL_SPLITS = ('validation', 'test', 'eval')
 
 
-def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources:
+def open_splits(
+    data: DataConfig, spec: ClipSpec, generated: Sources, modalities: Sequence[str] = MODALITIES
+) -> Sources:
     """Opens the splits of the prepared datasets that a config names.
 
     Args:
         data: the config's section.
         spec: what a clip is.
         generated: the generated world, which the path `generated` stands for.
+        modalities: what is read of a clip.
 
     Raises:
         DataError: a dataset or a split does not exist, or does not fit the spec.
     """
     paths = data.datasets
     datasets = _named_apart([open_prepared(path) for path in paths if path != GENERATED])
-    notes = [remark for dataset in datasets for remark in dataset.remarks(spec)]
+    notes = [remark for dataset in datasets for remark in dataset.remarks(spec, modalities)]
     wanted_train, wanted_eval = data.train_split, data.eval_split
     train_splits = _splits('train_split', wanted_train, datasets)
     if wanted_eval:
@@ -44,8 +47,8 @@ def open_splits(data: DataConfig, spec: ClipSpec, generated: Sources) -> Sources
         ledger = Ledger(dataset.path, clips, data.max_bad_fraction)
         opened.append(
             Sources(
-                PreparedSource(dataset, for_train, spec, ledger),
-                PreparedSource(dataset, for_eval, spec, ledger),
+                PreparedSource(dataset, for_train, spec, ledger, modalities),
+                PreparedSource(dataset, for_eval, spec, ledger, modalities),
             )
         )
     prepared = iter(opened)

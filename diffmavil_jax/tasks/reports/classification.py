@@ -34,7 +34,7 @@ LEAD = (
 )
 RESULTS = (
     'Each clip is scored once, from one crop. Test clips took no part in training, and nothing was chosen by '
-    'their scores. Intervals are 95 % confidence intervals.'
+    'their scores.'
 )
 
 TITLES = {
@@ -69,8 +69,10 @@ def write(
     """
     answers = {name: suite.answers(params) for name, suite in suites.items()}
     intervals = {name: answer.intervals() for name, answer in answers.items()}
+    clips = {name: len(suite.source) for name, suite in suites.items()}
     for name, scores in intervals.items():
-        print(f'{name}: {spell_scores(scores)}{coverage_of(name, sources)}', flush=True)
+        kind = f'95 % jackknife intervals over {clips[name]:,} clips'
+        print(f'{name}: {spell_scores(scores)}; {kind}{coverage_of(name, sources)}', flush=True)
     test = suites['test'].source
     refused = refusals([sources.train, sources.held_out])
     summary = run_summary(config, plan, params, len(refused), facts) | {
@@ -81,7 +83,7 @@ def write(
     summary |= {
         'coverage': sources.coverage,
         'classes': dict(zip(test.label_names, by_class.tolist(), strict=True)),
-        'clips': {name: len(suite.source) for name, suite in suites.items()},
+        'clips': clips,
         'init': config.loaded,
     }
     single = not answers['test'].multi_label
@@ -90,11 +92,14 @@ def write(
         command=facts.command,
         lead=LEAD,
         results=RESULTS,
-        headlines=[_headline(score, interval, sources) for score, interval in intervals['test'].items()],
+        headlines=[
+            _headline(score, interval, clips['test'], sources)
+            for score, interval in intervals['test'].items()
+        ],
         facts=spell_facts(summary, facts, plan),
         history=read_metrics(workdir),
         tables=[
-            score_table(intervals, sources.coverage),
+            score_table(intervals, clips, sources.coverage),
             _class_table(answers['test'], test.label_names, by_class),
         ],
         confusion=_confusion(answers['test'], test.label_names) if single else None,
@@ -120,8 +125,10 @@ def coverage_of(name: str, sources: Sources) -> str:
     return f'; {sources.coverage}' if name == 'test' and sources.coverage else ''
 
 
-def score_table(intervals: Mapping[str, Mapping[str, Interval]], coverage: str) -> Table:
-    """Validation and test scores, each with its interval."""
+def score_table(
+    intervals: Mapping[str, Mapping[str, Interval]], clips: Mapping[str, int], coverage: str
+) -> Table:
+    """Validation and test scores, each with its interval; `clips` says of how many clips."""
     scores = next(iter(intervals.values()))
     columns = [f'{part}{end}' for part in intervals for end in ('', ', from', ', to')]
     rows = [
@@ -132,13 +139,15 @@ def score_table(intervals: Mapping[str, Mapping[str, Interval]], coverage: str) 
         )
         for score in scores
     ]
-    caption = '“From” and “to” are the ends of the 95 % interval of a bootstrap over clips.'
+    counts = ', '.join(f'{clips[part]:,} {part} clips' for part in intervals)
+    caption = f'“From” and “to” are the ends of the 95 % interval of a jackknife over clips; n = {counts}.'
     return Table('Scores', f'{caption} {coverage}'.strip(), columns, rows)
 
 
-def _headline(score: str, interval: Interval, sources: Sources) -> Headline:
+def _headline(score: str, interval: Interval, clips: int, sources: Sources) -> Headline:
     unit = unit_of(score)
-    detail = f'95 %: {spell(interval.low, unit)} to {spell(interval.high, unit)}'
+    ends = f'{spell(interval.low, unit)} to {spell(interval.high, unit)}'
+    detail = f'95 % jackknife interval over {clips:,} clips: {ends}'
     return Headline(
         f'{TITLES[score]}, test',
         spell(interval.value, unit),

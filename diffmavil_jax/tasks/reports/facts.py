@@ -43,7 +43,12 @@ def run_summary(config: Config, plan: Plan, params: Any, refused: int, facts: Fa
         'name': config.name,
         'seed': config.seed,
         'clips_seen': plan.total_samples,
-        'macs': {'saved_fraction': plan.saved, 'total': plan.macs},
+        'macs': {
+            'saved_fraction': plan.saved,
+            'total': plan.macs,
+            'reference': plan.baseline,
+            'reference_per_clip': plan.baseline_macs_per_clip,
+        },
         'buckets': plan_rows(plan),
         'compilations': {'train_step': timings.pop('compilations')},
         'time': {**timings, 'total_s': time.time() - facts.started},

@@ -54,7 +54,8 @@ def write(config: Config, root: pathlib.Path, command: str) -> pathlib.Path:
             Headline(
                 f'{TITLES[score]}, mean of {len(names)} folds',
                 spell(result['mean'], unit_of(score)),
-                f'standard deviation {spell(result["std"], unit_of(score))}; 95 %: '
+                f'standard deviation {spell(result["std"], unit_of(score))}; 95 % interval of the mean '
+                f"(Student's t, n = {len(names)} folds): "
                 f'{spell(result["low"], unit_of(score))} to {spell(result["high"], unit_of(score))}',
             )
             for score, result in scores.items()

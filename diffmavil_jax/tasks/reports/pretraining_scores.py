@@ -47,7 +47,9 @@ def headlines(summary: Summary) -> list[Headline]:
         _compared(summary, 'Linear probe, sound and picture', 'probe.fused.top1'),
     ]
     if is_number(saved := lookup(summary, 'macs.saved_fraction')):
-        cards.append(Headline('Training compute saved', spell(saved, 'percent'), 'against MAViL, in MACs'))
+        what = 'saved' if saved >= 0 else 'added'
+        detail = f'of the MACs of {lookup(summary, "macs.reference")}, at equal clips'
+        cards.append(Headline(f'Training compute {what}', spell(abs(saved), 'percent'), detail))
     if is_number(clips := lookup(summary, 'clips_seen')):
         total = lookup(summary, 'time.total_s')
         detail = f'in {spell(total, "seconds")}' if is_number(total) else ''
@@ -84,6 +86,8 @@ def _compared(summary: Summary, label: str, name: str) -> Headline | None:
 def _retrieval(summary: Summary) -> Table:
     count = lookup(summary, 'retrieval.a2v.clips')
     candidates = f'{spell(count)} held-out clips' if is_number(count) else 'all held-out clips'
+    if is_number(galleries := lookup(summary, 'retrieval.a2v.galleries')):
+        candidates += f' (the mean of {spell(galleries)} such galleries; raw features: one)'
     rows = []
     for direction, title in _DIRECTIONS.items():
         name = f'retrieval.{direction}'

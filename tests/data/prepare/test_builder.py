@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from diffmavil_jax.data.prepared.format import Metadata
 from tests.data.film import DATA, MEDIA, SPRING
 from tests.data.prepare.datasets import examples, prepare
 from tests.data.prepare.rows import SMALL, SOUND
+from tests.data.shards.writing import held, parquet, tar
 
 
 def test_esc10_in_process(tmp_path):
@@ -89,3 +91,27 @@ def test_nothing_left_is_an_error_and_no_dataset(tmp_path):
     ):
         prepare('csv', tmp_path, tmp_path / 'out')
     assert not (tmp_path / 'out/csv/1.0.0').exists()
+
+
+@pytest.mark.parametrize('source', ['webdataset', 'parquet'])
+def test_shards_become_a_dataset(tmp_path, source):
+    files = sorted((DATA / 'fsdd' / 'recordings').glob('*.wav'))[:4]
+    for split, names in (('train', files[:3]), ('test', files[3:])):
+        if source == 'parquet':
+            columns = {
+                'audio': [held(f.read_bytes(), f.name) for f in names],
+                'label': [f.name[0] for f in names],
+            }
+            parquet(tmp_path / f'in/{split}-00000-of-00001.parquet', columns)
+        else:
+            members = [
+                (f.stem + e, d) for f in names for e, d in (('.wav', f.read_bytes()), ('.cls', f.name[0]))
+            ]
+            tar(tmp_path / f'in/{split}-000.tar', members)
+    prepared = prepare(source, tmp_path / 'in', tmp_path / 'out', SOUND)
+    found = examples(prepared.folder)
+    assert {split: len(part) for split, part in found.items()} == {'train': 3, 'test': 1}
+    assert prepared.report['written'] == prepared.report['listed'] == 4
+    hashes = {example['source_hash'].decode() for part in found.values() for example in part}
+    assert hashes == {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    assert prepare(source, tmp_path / 'in', tmp_path / 'out', SOUND).was_there

@@ -11,10 +11,12 @@ import time
 
 import pytest
 
+from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.data import media
 from diffmavil_jax.data.clip import DataError
 from diffmavil_jax.data.prepare.settings import Settings
 from diffmavil_jax.data.sandbox import DecodePool
+from diffmavil_jax.storage.lock import locked
 from tests.data.film import DATA, MEDIA, TOS
 from tests.data.prepare.datasets import builder, examples, prepare
 from tests.data.prepare.rows import SMALL, SOUND
@@ -31,6 +33,29 @@ def test_a_dataset_that_is_there_is_left_alone(tmp_path):
         prepare('folder', MEDIA, tmp_path, other, eval_fraction=0.5)
     prepare('folder', MEDIA, tmp_path, other, eval_fraction=0.5, overwrite=True)
     assert len(examples(tmp_path / 'folder/1.0.0')['train'][0]['frames']) == 3
+
+
+def test_overwrite_removes_no_folder_that_is_no_dataset_and_no_input(tmp_path):
+    folder = tmp_path / 'folder' / '1.0.0'
+    folder.mkdir(parents=True)
+    shutil.copy(MEDIA / TOS, folder / 'mine.webm')
+    with pytest.raises(DataError, match='is no dataset, so --overwrite does not remove it'):
+        prepare('folder', tmp_path, tmp_path, overwrite=True)
+    (folder / 'dataset_info.json').touch()
+    with pytest.raises(DataError, match='is, or holds, the input'):
+        prepare('folder', folder, tmp_path, overwrite=True)
+    assert (folder / 'mine.webm').exists()
+
+
+def test_two_runs_do_not_make_the_same_dataset(tmp_path):
+    (tmp_path / '.work').mkdir()
+    with locked(tmp_path / '.work' / 'folder.lock', '', '', print):
+        message = (
+            f'folder is being prepared by another run, process {os.getpid()} on .*or choose another --name'
+        )
+        with pytest.raises(ConfigError, match=message):
+            prepare('folder', MEDIA, tmp_path)
+    assert not (tmp_path / 'folder').exists()
 
 
 def test_a_run_that_fails_while_it_publishes_loses_nothing(tmp_path, monkeypatch):
@@ -63,7 +88,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     deadline = time.monotonic() + 300
     while len(done()) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
-    with pytest.raises(DataError, match=f'folder is being prepared by another run, process {process.pid} on'):
+    busy = f'folder is being prepared by another run, process {process.pid} on'
+    with pytest.raises(ConfigError, match=busy):
         prepare('folder', root, output, settings)
     os.killpg(process.pid, signal.SIGKILL)
     message = process.communicate()[1].decode()

@@ -7,6 +7,7 @@ from etils import epath
 
 from diffmavil_jax.data.listings.row import Listing, Row
 from diffmavil_jax.data.prepare import work
+from diffmavil_jax.data.shards.inside import Inside
 from tests.data.film import GRID, MEDIA, NASA, SPRING, TOS
 from tests.data.prepare.rows import SMALL, row
 
@@ -47,6 +48,23 @@ def test_long_files_make_small_shards(tmp_path, monkeypatch):
     rows = [row(name) for name in (SPRING, NASA, GRID, TOS)]
     assert open_work(tmp_path / 'a', rows).num_shards == 2
     assert open_work(tmp_path / 'b', [dataclasses.replace(r, start_s=0.0) for r in rows]).num_shards == 1
+
+
+@pytest.mark.parametrize(('name', 'parts'), [('x.tar', 4), ('x.tar.gz', 1), ('x.parquet', 4)])
+def test_files_of_a_shard_are_read_from_its_beginning_to_its_end(tmp_path, name, parts):
+    rows = [row(f'{i}', inside=(Inside(name, 10 * i, 5),), refused='x' if i == 3 else '') for i in range(40)]
+    plan = open_work(tmp_path, rows[::-1], shard_clips=10)
+    shards = [plan.rows(i) for i in range(plan.num_shards)]
+    assert len(shards) == parts and sorted(sum(shards, []), key=lambda r: int(r.name)) == rows
+    for shard in shards:
+        begins = [r.inside[0].begin for r in shard]
+        assert begins == list(range(begins[0], begins[0] + 10 * len(begins), 10))
+
+
+def test_row_groups_are_not_torn_apart(tmp_path):
+    rows = [row(f'{i}', inside=(Inside('x.parquet', i, 5, 'audio', i // 4),)) for i in range(40)]
+    plan = open_work(tmp_path, rows, shard_clips=6)
+    assert [len(plan.rows(i)) for i in range(plan.num_shards)] == [8] * 5
 
 
 def test_the_identity_changes_with_what_changes_the_dataset():

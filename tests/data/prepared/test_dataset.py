@@ -76,3 +76,17 @@ def test_metadata_of_something_else_is_an_error(tmp_path, write_prepared, exampl
 def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(dataset, splits, what):
     with pytest.raises(DataError, match=rf'{what}.*splits are train \(4 clips\), test \(2 clips\)'):
         open_source(dataset, splits)
+
+
+def test_pictures_of_a_part_of_the_sound_need_to_be_stored_more_densely(
+    dataset, tmp_path, write_prepared, example
+):
+    spec = dataclasses.replace(SPEC, frames=8, video_seconds=0.5)
+    with pytest.raises(
+        DataError, match=r'4 pictures in 0.5 s of a clip .*--frames=16\).*config.data.video_seconds=0'
+    ):
+        open_prepared(dataset).remarks(spec)
+    assert open_prepared(dataset).remarks(dataclasses.replace(spec, frames=4)) == []
+    varied = write_prepared(tmp_path, {'train': [example()]}, seconds=None, frame_seconds=None)
+    with pytest.raises(DataError, match='different lengths .*video_seconds = 0.5 must be 0'):
+        open_prepared(varied).remarks(dataclasses.replace(spec, frames=4))

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 
 from diffmavil_jax.data.clip import NO_LABEL, DataError
-from diffmavil_jax.data.prepared.source import decode_picture
+from diffmavil_jax.data.ledger import Ledger
+from diffmavil_jax.data.prepared.dataset import open_prepared
+from diffmavil_jax.data.prepared.source import PreparedSource, decode_picture
+from diffmavil_jax.data.take import Crop, Take, Takes, cut_picture
 from tests.data.prepared.opening import SPEC, open_source
 
 
@@ -175,3 +178,65 @@ def test_a_damaged_shard_is_refused_record_by_record(tmp_path, write_prepared, e
     assert found == [*ids[:k], ids[(k + 1) % 4], *ids[k + 1 :]]
     (refusal,) = damaged.refused()
     assert refusal.path == f'tiny train[{k}]' and refusal.reason.startswith('unreadable record: ')
+
+
+def test_a_random_take_has_sound_and_pictures_of_one_time(dataset):
+    spec = dataclasses.replace(SPEC, seconds=0.5, frames=2, video_seconds=0.25)
+    clips, starts, rooms = open_source(dataset, spec=spec), set(), set()
+    for i in range(60):
+        clip = clips.read(i % 4, Takes(1, start=True, video=True)(i))
+        number = int(clip['id'].split('.')[0])
+        first, shown = int(clip['waveform'][0]) - number, brightness(clip['frames'])
+        np.testing.assert_array_equal(clip['waveform'], number + first + np.arange(8_000))
+        assert first % 2_000 == 0 and shown[1] == shown[0] + 1  # a picture is stored every 2,000 samples
+        starts.add(first // 2_000)
+        rooms.add(shown[0] - first // 2_000)
+    assert starts == {0, 1, 2, 3, 4} and rooms == {0, 1, 2}
+    assert brightness(clips[0]['frames']) == [1, 2] and clips[0]['waveform'][0] == 0
+
+
+def test_sound_alone_begins_at_any_sample(dataset):
+    dataset = open_prepared(dataset)
+    spec = dataclasses.replace(SPEC, seconds=0.5)
+    clips = PreparedSource(dataset, ['train'], spec, Ledger(dataset.path, 6, 0.0), ('audio',))
+    draw = Takes(1, start=True)
+    firsts = [int(clips.read(0, draw(i))['waveform'][0]) for i in range(50)]
+    assert len(set(firsts)) > 45 and min(firsts) < 500 and max(firsts) > 7_500
+    assert (clips.read(0, Take(start=1 - 1e-9))['waveform'] == 8_000 + np.arange(8_000)).all()
+
+
+def test_all_pictures_of_a_clip_are_cut_and_turned_alike(tmp_path, write_prepared, example):
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(file, 'JPEG', quality=95)
+    path = write_prepared(tmp_path, {'train': [example(frames=[file.getvalue()] * 8)]}, frame_size=48)
+    clips = open_source(path)
+    take = Take(crop=Crop(0.7, 0.9, 0.2, 0.6))
+    pictures = clips.read(0, take)['frames']
+    assert pictures.shape == (8, 32, 32, 3) and (pictures == pictures[0]).all()
+    np.testing.assert_array_equal(pictures[0], cut_picture(np.asarray(Image.open(file)), take.crop, 32))
+    turned = clips.read(0, dataclasses.replace(take, flip=True))['frames']
+    np.testing.assert_array_equal(turned, pictures[:, :, ::-1])
+
+
+def test_a_random_take_that_is_broken_gives_way_to_the_fixed_one_whatever_was_read_before(
+    tmp_path, write_prepared, example
+):
+    good = example()['frames']
+    last_broken = [*good[:7], b'']  # the fixed take has no need of it
+    clips = [example(0, frames=last_broken), example(1), example(2, frames=[b'', *good[1:]])]
+    path = write_prepared(tmp_path, {'train': clips})
+    spec = dataclasses.replace(SPEC, seconds=0.5, frames=4)
+    early, late = Take(start=0.0), Take(start=0.999)
+
+    def ids(source, takes):
+        return [(source.read(i, take)['id'], int(source.read(i, take)['waveform'][0])) for i, take in takes]
+
+    order = [(i, take) for i in range(3) for take in (late, early)]
+    expected = ids(open_source(path, spec=spec), order)
+    source = open_source(path, spec=spec)
+    numbers = {int(source[i]['id'].split('.')[0]) for i in range(3)}
+    assert numbers == {0, 1}, 'the fixed take of clip 2 is broken'
+    assert ids(source, order[::-1]) == expected[::-1]
+    assert ('2.mp4@0.000', 2 + 8_000) in expected, 'its late take is not'
+    assert ('0.mp4@0.000', 0) in expected and ('0.mp4@0.000', 8_000) not in expected

@@ -65,7 +65,7 @@ def test_one_modality_is_enough_for_a_source_and_not_for_pretraining(
     config = tiny(data=SMALL | {'path': path})
     sources = open_sources(config)
     has = {'audio': 'waveform', 'video': 'frames'}[modality]
-    assert set(sources.train[0]) == {has, 'label', 'id'} and sources.train.refused() == []
+    assert set(sources.train[0]) == {has, 'label', 'labels', 'id'} and sources.train.refused() == []
     require_modalities([sources.train], [modality], 'An embedding')
     error = f'Pretraining needs audio and video, and tiny has no {other}: its clips have {modality} only'
     with pytest.raises(DataError, match=error):

@@ -1,0 +1,48 @@
+"""What a bucket is reached by, and how it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import fsspec.config
+
+from diffmavil_jax.config.tree import ConfigError
+
+PREFIXES = ('gs://', 's3://')
+
+_PROTOCOLS = ('gs', 'gcs', 's3', 's3a')
+
+
+def show_what_is_there() -> None:
+    """Makes listings of buckets fresh. They would be remembered for ever, also where others write.
+
+    Call it before the first look into a bucket.
+    """
+    for protocol in _PROTOCOLS:
+        fsspec.config.conf.setdefault(protocol, {}).setdefault('use_listings_cache', False)
+
+
+def file_system(path: str | os.PathLike[str]) -> tuple[Any, str]:
+    """The file system of fsspec that a bucket's path is in, and the path there.
+
+    Raises:
+        OSError: a package that it needs is missing, or it can't be reached.
+    """
+    show_what_is_there()
+    with as_os_errors():
+        return fsspec.core.url_to_fs(os.fspath(path))
+
+
+@contextlib.contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Raises what goes wrong in a bucket as OSError: each client has errors of its own, and of its parts."""
+    try:
+        yield
+    except (OSError, ConfigError):
+        raise
+    except Exception as error:
+        raise OSError(f'{type(error).__name__}: {error}') from error
