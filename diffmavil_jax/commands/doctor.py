@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import pathlib
 import shutil
@@ -112,7 +113,7 @@ def _step() -> Mapping[str, Any]:
 
 
 def time_steps(config: Config) -> Mapping[str, Any]:
-    """Compiles the step of a run's first bucket, and runs it for some seconds on its clips."""
+    """Compiles the step of a run's first bucket, and runs it on its clips, for some seconds at most."""
     import jax
 
     from diffmavil_jax.data.sources import open_sources
@@ -133,18 +134,20 @@ def time_steps(config: Config) -> Mapping[str, Any]:
     began = time.perf_counter()
     compiled, state = program.lower(0).compile(), program.init()
     compile_s = time.perf_counter() - began
-    batches, losses = make_batches(config, task, plan, mesh)(0), []
-    state, _ = compiled(state, next(batches)[0])
+    bucket = plan.buckets[0]
+    batches, losses, taken_s = make_batches(config, task, plan, mesh)(0), [], []
     began = time.perf_counter()
-    while time.perf_counter() - began < _STEPS_S:
-        state, metrics = compiled(state, next(batches)[0])
+    for batch, _ in itertools.islice(batches, bucket.steps):
+        state, metrics = compiled(state, batch)
         value, count = jax.device_get(metrics['loss'])
         losses.append(float(value / count))
-    size = plan.buckets[0].batch_size
-    clips_per_second = size * len(losses) / (time.perf_counter() - began)
+        taken_s.append(time.perf_counter() - began)
+        if taken_s[-1] > _STEPS_S:
+            break
+    clips_per_second = bucket.batch_size * len(losses) / taken_s[-1]
     return {
         'compiled in': duration(compile_s),
-        'speed': f'{clips_per_second:,.0f} clips/s in batches of {size}',
+        'speed': f'{clips_per_second:,.0f} clips/s in batches of {bucket.batch_size}',
         'loss': f'{losses[0]:.3f} at first, {losses[-1]:.3f} after {len(losses):,} steps',
     }
 

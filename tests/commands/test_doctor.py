@@ -6,6 +6,7 @@ import av
 
 from diffmavil_jax import cli
 from diffmavil_jax.commands import doctor
+from diffmavil_jax.plan.buckets import make_plan
 
 
 def test_it_tells_versions_devices_decoders_and_room(capsys):
@@ -27,8 +28,9 @@ def test_a_check_that_fails_is_said_and_ends_no_other(capsys, monkeypatch):
     assert '- free disk here' in printed
 
 
-def test_steps_are_run_and_timed(tiny, monkeypatch):
-    monkeypatch.setattr(doctor, '_STEPS_S', 0.5)
-    found = doctor.time_steps(tiny())
-    assert re.fullmatch(r'\d+\.\d+ at first, \d+\.\d+ after [\d,]+ steps', found['loss'])
+def test_the_first_bucket_is_run_and_timed_and_no_other(tiny):
+    config = tiny()
+    found = doctor.time_steps(config)
+    steps = make_plan(config).buckets[0].steps  # a fraction of a second
+    assert re.fullmatch(rf'\d+\.\d+ at first, \d+\.\d+ after {steps} steps', found['loss'])
     assert re.fullmatch(r'[\d,]+ clips/s in batches of 16', found['speed'])
