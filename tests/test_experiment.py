@@ -71,6 +71,7 @@ def short(tiny):
     """A run of six steps."""
     return tiny(
         masking={'buckets': 1},
+        batch={'rule': 'fixed'},
         train={'samples': 48, 'log_every_samples': 8},
         checkpoint={'every_samples': 16, 'keep_latest': 20},
         evaluation={'every_samples': 48},
