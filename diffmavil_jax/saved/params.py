@@ -10,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from flax import traverse_util
 
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.saved import weights
 from diffmavil_jax.saved.inherit import read_card
+from diffmavil_jax.storage.buckets import is_away
 from diffmavil_jax.storage.paths import is_remote, open_path
 
 # The parts of a pretraining network; an import or an export may lack some.
@@ -35,10 +37,12 @@ def load_params(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
     """The newest parameters of a run, an import or an export, and the samples that they were trained on.
 
     If a run kept an exponential moving average (EMA) of its parameters, the EMA is returned instead. Arrays
-    are read to the host; nothing in the directory is changed.
+    are read to the host; nothing in the directory is changed. A checkpoint that is damaged is named in a
+    warning, and the one before it is read.
 
     Raises:
-        ConfigError: no checkpoint can be read, or a parameter has a value that is not finite.
+        ConfigError: no checkpoint can be read, a bucket does not answer, or a parameter has a value that is
+            not finite.
     """
     params, samples = _newest(run)
     check_finite(traverse_util.flatten_dict(params, sep='/'), os.fspath(run))
@@ -71,9 +75,25 @@ def _newest(run: str | os.PathLike[str]) -> tuple[dict[str, Any], int]:
     reasons = []
     for samples in _checkpoints(root):
         try:
-            return _read(root / 'checkpoints' / str(samples) / 'state'), samples
+            params = _read(root / 'checkpoints' / str(samples) / 'state')
         except Exception as error:  # a broken file raises whatever its parser raises
-            reasons.append(f'{samples} ({type(error).__name__}: {str(error).splitlines()[0][:200]})')
+            first_line = str(error).strip().partition('\n')[0]
+            reason = f'{type(error).__name__}: {first_line[:200]}'
+            if is_remote(root) and is_away(error):
+                raise ConfigError(
+                    f'{os.fspath(run)}: its newest checkpoint can not be reached ({reason}); the same '
+                    f'command tries again.'
+                ) from error
+            reasons.append(f'{samples} ({reason})')
+            continue
+        if reasons:
+            logging.warning(
+                '%s: the checkpoint at clip %d is used, since newer ones can not be read: %s',
+                os.fspath(run),
+                samples,
+                '; '.join(reasons),
+            )
+        return params, samples
     raise ConfigError(
         f'{os.fspath(run)!r}: must be a run with parameters; none of its checkpoints can be read: '
         f'{"; ".join(reasons)}.'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +14,14 @@ import fsspec.config
 from diffmavil_jax.config.tree import ConfigError
 
 PREFIXES = ('gs://', 's3://')
+# Packages that reach a bucket, and have errors of their own.
+CLIENTS = ('aiohttp', 'gcsfs', 'google', 'requests', 'urllib3')
 
 _PROTOCOLS = ('gs', 'gcs', 's3', 's3a')
+# How TensorStore says that a bucket did not answer, or does not know who asks.
+_AWAY = re.compile(
+    'UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED'
+)
 
 
 def show_what_is_there() -> None:
@@ -46,3 +53,10 @@ def as_os_errors() -> Iterator[None]:
         raise
     except Exception as error:
         raise OSError(f'{type(error).__name__}: {error}') from error
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a bucket could not be reached or asked, unlike one that has no such object."""
+    if type(error).__module__.partition('.')[0] in CLIENTS:
+        return str(getattr(error, 'code', '')) != '404'
+    return isinstance(error, ConnectionError | TimeoutError) or bool(_AWAY.search(str(error)))

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from diffmavil_jax.parallel import agreement, hosts
+from diffmavil_jax.storage.buckets import CLIENTS, is_away
 from diffmavil_jax.storage.paths import is_remote
 from diffmavil_jax.training.orbax_manager import open_manager
 
@@ -35,12 +36,6 @@ _LISTING_PAUSES_S = (0.0, 1.0, 5.0, 25.0)
 _STORAGE_ERROR = re.compile(
     r'os_error_code|^(RESOURCE_EXHAUSTED|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|INTERNAL|PERMISSION_DENIED)'
 )
-# How it says that a bucket did not answer, or does not know who asks.
-_AWAY = re.compile(
-    'UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED'
-)
-# Packages that reach a bucket, and have errors of their own.
-_CLIENTS = ('aiohttp', 'gcsfs', 'google', 'requests', 'urllib3')
 # How JAX says that another process did not come to the end of a save.
 _GIVEN_UP = re.compile('(DEADLINE_EXCEEDED|Timed out).*[Bb]arrier')
 
@@ -230,7 +225,7 @@ class CheckpointStore:
             except (CheckpointMismatchError, jax.errors.JaxRuntimeError):
                 raise  # another model, or no memory left: an older checkpoint would not help
             except Exception as error:  # a broken file raises whatever its parser raises
-                if is_remote(self._manager.directory) and _is_away(error):
+                if is_remote(self._manager.directory) and is_away(error):
                     raise CheckpointError(
                         f'{self._path(samples)} can not be reached ({_first_line(error)}); the same command '
                         f'tries again.'
@@ -398,18 +393,11 @@ def _reason(failures: Sequence[str]) -> str:
 
 def _is_of_storage(error: Exception) -> bool:
     """Whether storage refused something, and another try may help."""
-    if isinstance(error, OSError) or type(error).__module__.partition('.')[0] in _CLIENTS:
+    if isinstance(error, OSError) or type(error).__module__.partition('.')[0] in CLIENTS:
         return True
     if isinstance(error, jax.errors.JaxRuntimeError):
         return bool(_GIVEN_UP.search(str(error)))
     return isinstance(error, ValueError) and bool(_STORAGE_ERROR.search(str(error)))
-
-
-def _is_away(error: Exception) -> bool:
-    """Whether a bucket could not be reached or asked, unlike one that has no such object."""
-    if type(error).__module__.partition('.')[0] in _CLIENTS:
-        return str(getattr(error, 'code', '')) != '404'
-    return isinstance(error, ConnectionError | TimeoutError) or bool(_AWAY.search(str(error)))
 
 
 def _first_line(error: Exception) -> str:
