@@ -111,6 +111,15 @@ def bucket(monkeypatch, tmp_path):
     bucket.forget()
 
 
+@pytest.fixture
+def fake_hub(monkeypatch, tmp_path):
+    """A Hub on this machine that `hf://` leads to."""
+    from tests import hub
+
+    with hub.serve(monkeypatch, tmp_path) as server:
+        yield server
+
+
 @pytest.fixture(scope='session')
 def tiny_values():
     """A complete run of seconds, as nested dictionaries; copy before changing."""

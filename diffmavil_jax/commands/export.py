@@ -19,15 +19,27 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add('--licence', default='', metavar='TEXT', help='licence of the parameters, for the card')
     add('--overwrite', action='store_true', help='set aside what is in DIR')
+    add(
+        '--push', metavar='hf://ORG/NAME', help='a repository on the Hugging Face Hub to upload it to as well'
+    )
 
 
 def _run(flags: argparse.Namespace) -> int:
     from diffmavil_jax.interop.exporting import export
+    from diffmavil_jax.interop.model_card import model_card
+    from diffmavil_jax.storage import hub
+    from diffmavil_jax.storage.paths import open_path
 
+    if flags.push:
+        hub.check_push(flags.push)
     card = export(flags.run, flags.output, flags.format, licence=flags.licence, overwrite=flags.overwrite)
     print(f'{flags.output}: {", ".join(card["parts"])}; {card["parameters"]:,} parameters.')
     for remark in card['remarks']:
         print(remark)
+    if flags.push:
+        root = open_path(flags.output)
+        (root / 'README.md').write_text(model_card(card, flags.push), encoding='utf-8')
+        print(hub.push(root, flags.push, f'Export at {card["samples_seen"]:,} clips'))
     return 0
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from diffmavil_jax.config.tree import ConfigError
 from diffmavil_jax.interop.reading import read
 from diffmavil_jax.saved.params import check_finite
+from diffmavil_jax.storage.paths import open_path
 
 _FLOATS = ('float64', 'float32', 'float16', 'bfloat16')
 # Modules that training wraps around a network or its parts; DataParallel's `module` only around the whole.
@@ -26,14 +27,15 @@ class StateDict:
     """The parameters of a file by name; remembers which of them were taken.
 
     Args:
-        path: a .safetensors file, or one written by torch.save, which needs PyTorch.
+        path: a .safetensors file, or one written by torch.save, which needs PyTorch; `hf://ORG/NAME/FILE`, a
+            .safetensors file on the Hub.
 
     Raises:
         ConfigError: the file can't be read, holds more than plain tensors, or has no parameters.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(path).expanduser()
+        self.path = open_path(path)
         saved = read(self.path)
         with self.path.open('rb') as file:
             self.sha256 = hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,4 +1,4 @@
-"""Where a path that a user gave leads: into a file system, or into a bucket."""
+"""Where a path that a user gave leads: into a file system, into a bucket, or to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ import urllib.request
 from etils import epath
 
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.storage import buckets
+from diffmavil_jax.storage import buckets, hub
 
 
 def open_path(path: str | os.PathLike[str]) -> pathlib.Path:
     """The absolute path of a file or directory; an `epath.Path`, which has the same methods, in a bucket.
 
+    What is on the Hub is downloaded, and the path is of the copy.
+
     Args:
-        path: a path, a URL that begins with `file://`, or one of a bucket.
+        path: a path, a URL that begins with `file://`, one of a bucket, or `hf://ORG/NAME`.
 
     Raises:
-        ConfigError: it is a URL of another kind.
+        ConfigError: it is a URL of another kind, or can't be downloaded.
     """
     text = os.fspath(path)
+    if hub.is_hub(text):
+        return hub.fetched(text)
     if text.startswith('file://'):
         text = urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
     if is_remote(text):
         if not text.startswith(buckets.PREFIXES):
             raise ConfigError(
-                f'{text}: must be a path, or begin with file:// or {" or ".join(buckets.PREFIXES)}.'
+                f'{text}: must be a path, or begin with file:// or '
+                f'{" or ".join((*buckets.PREFIXES, hub.PREFIX))}.'
             )
         buckets.show_what_is_there()
         return epath.Path(text)
@@ -53,5 +58,5 @@ def local_path(path: str | os.PathLike[str], flag: str) -> pathlib.Path:
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is in a bucket, and not in a file system."""
+    """Whether a path is in a bucket or on the Hub, and not in a file system."""
     return '://' in os.fspath(path) and not os.fspath(path).startswith('file://')
