@@ -44,10 +44,10 @@ CONFIG = {
     'masking': {'curriculum': 'none', 'end_ratio': 0.5},
     'batch': {'size': 8, 'max_size': 8, 'multiple': 8},
     'optimizer': {'learning_rate': 1e-3, 'warmup_samples': 16, 'weight_decay': 0.05},
-    'train': {'samples': 1_600, 'log_every_samples': 80},
-    'checkpoint': {'every_samples': 160},
+    'train': {'samples': 640, 'log_every_samples': 32},
+    'checkpoint': {'every_samples': 64},
     'evaluation': {
-        'every_samples': 800, 'batch_size': 8, 'retrieval_clips': 8, 'reconstruction_clips': 8,
+        'every_samples': 320, 'batch_size': 8, 'retrieval_clips': 8, 'reconstruction_clips': 8,
         'probe_train_clips': 0, 'probe_eval_clips': 0,
     },
 }  # fmt: skip

@@ -31,6 +31,7 @@ from experiments.efficiency import Stage, measure
 from experiments.stepping import bare_program
 
 DECLARED = pathlib.Path(__file__).with_suffix('.json')
+_GALLERIES = 16
 # What `fast` has besides the papers, and every method can have.
 EQUIPMENT = {'masking.contrast_power': 1.0, 'loss.inter_both_views': True, 'model.class_token': False}
 
@@ -110,7 +111,9 @@ def config_of(protocol: Protocol, arm: str, choice: Choice, seed: int) -> Config
     # The adaptive rule grows batches by half, as in the demo.
     values.batch.update(size=choice.batch, max_size=3 * choice.batch // 2)
     # The interval should be the seeds', not the clips': all held-out clips, 256 at a time.
-    values.evaluation.update(probe_eval_clips=2_048, retrieval_galleries=16)
+    is_tuning = seed in protocol.tuning_seeds
+    galleries = protocol.values['tuning']['galleries'] if is_tuning else _GALLERIES
+    values.evaluation.update(probe_eval_clips=2_048, retrieval_galleries=galleries)
     return cells.with_samples(from_dict(values.to_dict()), protocol.clips)
 
 

@@ -18,7 +18,7 @@ SMALL = {
     'reference': 'a',
     'primary': {'title': 'R@10', 'numbers': ['there', 'back'], 'margin': 1.0},
     'secondary': [{'title': 'probe', 'numbers': ['probe'], 'margin': 1.5}],
-    'tuning': {'rates': [1e-3, 2e-3], 'batches': [8, 16], 'seeds': [100, 101]},
+    'tuning': {'rates': [1e-3, 2e-3], 'batches': [8, 16], 'seeds': [100, 101], 'galleries': 1},
     'report_seeds': [0, 1, 2],
     'arms': {'a': {'preset': 'mavil'}, 'b': {'preset': 'diffmavil'}, 'c': {'preset': 'diffmavil_fast'}},
 }
@@ -51,6 +51,8 @@ def test_the_declaration_is_whole_and_its_arms_are_equipped_as_they_say():
     for config in configs.values():
         assert (config.seed, config.train.samples, config.batch.size) == (3, protocol.clips, 24)
         assert config.optimizer.learning_rate == 1e-3 and config.evaluation.retrieval_galleries == 16
+    tuned = pareto.config_of(protocol, 'fast', Choice(1e-3, 24), protocol.tuning_seeds[0])
+    assert tuned.evaluation.retrieval_galleries == protocol.values['tuning']['galleries']
     plain, equipped = configs['MAViL, 0.8'], configs['MAViL, 0.8, equipped']
     assert plain.masking.end_ratio == equipped.masking.end_ratio == 0.8
     assert (plain.model.class_token, equipped.model.class_token) == (True, False)
