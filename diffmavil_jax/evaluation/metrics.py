@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.special
-import scipy.stats
 from jaxtyping import Bool, Float, Int, Num
 
 Scores = Float[np.ndarray, 'n c']
@@ -59,7 +58,7 @@ def area_under_curve(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c'
 
 def d_prime(area: float) -> float:
     """The distance of two normal distributions of variance 1 with this area under the ROC curve."""
-    return float(np.sqrt(2) * scipy.stats.norm.ppf(area))
+    return float(np.sqrt(2) * scipy.special.ndtri(area))
 
 
 def recall(scores: Scores, targets: Targets) -> Float[np.ndarray, ' c']:
@@ -135,7 +134,7 @@ def _interval(
     ratio = sizes.sum() / sizes
     pseudo = ratio * value - (ratio - 1) * without
     deviation = np.sqrt((np.square(pseudo - pseudo.mean()) / (ratio - 1)).mean())
-    half = scipy.stats.t.ppf(0.975, len(without) - 1) * deviation
+    half = scipy.special.stdtrit(len(without) - 1, 0.975) * deviation
     if not is_share or not 0 < value < 1:
         return Interval(value, value - half, value + half)
     odds, half = scipy.special.logit(value), half / (value * (1 - value))

@@ -3,6 +3,7 @@
 import re
 
 import av
+import pytest
 
 from diffmavil_jax import cli
 from diffmavil_jax.commands import doctor
@@ -28,6 +29,7 @@ def test_a_check_that_fails_is_said_and_ends_no_other(capsys, monkeypatch):
     assert '- free disk here' in printed
 
 
+@pytest.mark.slow
 def test_the_first_bucket_is_run_and_timed_and_no_other(tiny):
     config = tiny()
     found = doctor.time_steps(config)

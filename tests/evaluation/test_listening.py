@@ -10,6 +10,8 @@ from diffmavil_jax.data.clip import ClipSpec
 from diffmavil_jax.evaluation.listening import to_waveform
 from diffmavil_jax.models.frontend import log_mel
 
+pytestmark = pytest.mark.slow  # librosa compiles its loops for 20 s
+
 DATA = pathlib.Path(__file__).parents[1] / 'data'
 RATE = 16_000
 SOUNDS = {

@@ -20,6 +20,8 @@ from diffmavil_jax.tasks import pretraining
 from diffmavil_jax.tasks.stage2 import make_objective
 from diffmavil_jax.units import si
 
+pytestmark = pytest.mark.slow  # two whole runs; test_teacher.py has the objective
+
 
 def live_bytes():
     """The bytes of all arrays; those that share a buffer, as an array and its shards do, count once."""
@@ -33,8 +35,8 @@ def train(config, workdir):
 
 
 @pytest.fixture(scope='module')
-def teacher(tiny, tmp_path_factory):
-    """A finished stage-1 run, on all devices."""
+def teacher(tiny, one_device, tmp_path_factory):
+    """A finished stage-1 run."""
     workdir = tmp_path_factory.mktemp('teacher')
     config = tiny(train={'samples': 16}, masking={'curriculum': 'none'}, batch={'rule': 'fixed'})
     train(config, workdir)
