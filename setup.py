@@ -7,6 +7,7 @@ import setuptools
 ROOT = pathlib.Path(__file__).parent
 PRESETS = 'diffmavil_jax.configs'
 BEAM = 'apache-beam>=2.77,<3'
+WANDB, MLFLOW = 'wandb>=0.25,<1', 'mlflow-skinny>=3,<4'
 HUB = 'huggingface_hub>=2,<3'
 NOTEBOOK = ['ipykernel>=6.29,<8', 'nbclient>=0.10,<1', 'nbformat>=5.10,<6']
 
@@ -48,6 +49,8 @@ setuptools.setup(
         'test': [
             BEAM,
             HUB,
+            MLFLOW,
+            WANDB,
             *NOTEBOOK,
             'beartype>=0.20,<1',
             'import-linter>=2.5,<3',
@@ -62,6 +65,8 @@ setuptools.setup(
         'cuda': [jax_with('cuda13')],
         'gcs': ['gcsfs>=2025.3', 'google-cloud-storage>=2.18,<4', 'google-cloud-storage-control>=1.2,<2'],
         'hub': [HUB],  # networks at hf://ORG/NAME
+        'wandb': [WANDB],
+        'mlflow': [MLFLOW],
         'torch': ['torch>=2.6,<3'],
         'notebook': NOTEBOOK,
     },

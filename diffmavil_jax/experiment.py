@@ -36,7 +36,7 @@ from diffmavil_jax.tasks.registry import make_task
 from diffmavil_jax.tasks.reports import folds as crossvalidation
 from diffmavil_jax.tasks.reports.facts import Facts
 from diffmavil_jax.tasks.task import Task
-from diffmavil_jax.training import loop
+from diffmavil_jax.training import loop, trackers
 from diffmavil_jax.training.background import Background
 from diffmavil_jax.training.cadence import Cadence
 from diffmavil_jax.training.checkpoint import CheckpointError, CheckpointMismatchError, CheckpointStore
@@ -62,8 +62,8 @@ _OF_EACH_HOST = tuple(
     )
 )
 
-# Files that a start adds lines to.
-_ADDED_TO = ('metrics.jsonl', 'environment.jsonl')
+# Files that a start adds to.
+_ADDED_TO = ('metrics.jsonl', 'environment.jsonl', trackers.FILE)
 
 USER_ERRORS = (ConfigError, DataError, CheckpointMismatchError)
 RUN_ERRORS = (TrainingError, CheckpointError, StorageError)
@@ -110,6 +110,8 @@ def _run_one(config: Config, workdir: str, *, command: str, started: float, over
     mesh = make_mesh(config.parallel)
     for bucket in plan.buckets:
         check_batch(bucket.batch_size, config.batch.microbatches, mesh)
+    with agreement.together('trackers', *USER_ERRORS):
+        trackers.check_trackers(config.train.trackers)
     with agreement.together('clips', *USER_ERRORS):
         sources = open_sources(config)  # first: a folder without media leaves no workdir behind
     _check_alike(config, sources)
@@ -250,12 +252,12 @@ def _stores(
         keep_best=config.checkpoint.keep_best,
         best_metric=task.best_metric,
     )
-    writer = MetricsWriter(output)
-    try:
-        yield store, writer
-    finally:
-        writer.close()
-        store.close()
+    with contextlib.closing(store):
+        with agreement.together('trackers', *USER_ERRORS):
+            services = config.train.trackers if hosts.is_first() else ()
+            opened = trackers.open_trackers(services, output, config.name, to_dict(config))
+        with contextlib.closing(MetricsWriter(output, opened)) as writer:
+            yield store, writer
 
 
 def _restore_or_init(

@@ -32,6 +32,10 @@ Steps = Annotated[
         ),
     ),
 ]
+Trackers = Annotated[
+    tuple[str, ...],
+    must('wandb, mlflow, both separated by a comma, or empty', lambda names: {*names} <= {'wandb', 'mlflow'}),
+]
 Address = Annotated[
     str, must('HOST:PORT of process 0', lambda text: not text or bool(re.fullmatch(r'.+:\d+', text)))
 ]
@@ -78,6 +82,8 @@ class TrainConfig:
 
     samples: Samples = 40_000_000
     log_every_samples: Count = 10_000
+    # Services that get the metrics, besides TensorBoard's files; each needs the extra of its name.
+    trackers: Trackers = ()
     max_nonfinite_steps: Count = 3  # in a row
     # START:STOP: writes a trace of these steps, counted from 0 at each start, into WORKDIR/profile.
     profile_steps: Steps = ''

@@ -37,6 +37,7 @@ _FREE = (
     'config.data.prefetch_batches',
     'config.data.cache_gb',
     'config.train.profile_steps',
+    'config.train.trackers',
     'config.data.path',
 )
 
@@ -45,7 +46,7 @@ _CHECKPOINTS_IN = 'gs://'
 _BUCKET_PACKAGES = ('gcsfs', 'google.cloud.storage')  # Orbax removes checkpoints with the second
 
 # What a run writes into its directory besides config.json.
-_WRITTEN = ('checkpoints', 'environment.jsonl', 'metrics.jsonl', 'report', 'tensorboard')
+_WRITTEN = ('checkpoints', 'environment.jsonl', 'metrics.jsonl', 'report', 'tensorboard', 'trackers.json')
 
 _ADVICE = 'Wait for it or stop it, or give another --workdir.'
 

@@ -1,14 +1,15 @@
-"""The metrics of a run on disk: metrics.jsonl, and events for TensorBoard."""
+"""The metrics of a run on disk: metrics.jsonl, and events for TensorBoard; trackers get them too."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
@@ -16,6 +17,8 @@ from absl import logging
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
+
+from diffmavil_jax.training.trackers import Tracker, finite
 
 RESERVED = ('samples', 'nonfinite')
 FSYNC_SECONDS = 30.0
@@ -31,9 +34,11 @@ class MetricsWriter:
 
     Args:
         workdir: the run's directory; created if it does not exist.
+        trackers: get every line as well, and are closed with the files.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+    def __init__(self, workdir: str | os.PathLike[str], trackers: Sequence[Tracker] = ()) -> None:
+        self._trackers = trackers
         path = pathlib.Path(workdir) / 'metrics.jsonl'
         path.parent.mkdir(parents=True, exist_ok=True)
         self._last = _repair(path)
@@ -48,7 +53,7 @@ class MetricsWriter:
     def write(self, samples: int, values: Mapping[str, float]) -> bool:
         """Writes one line of metrics.jsonl, and the same numbers for TensorBoard.
 
-        If storage refuses the line, it is lost; that is logged, and is no error.
+        If storage or a tracker refuses the line, it is lost there; that is logged, and is no error.
 
         Args:
             samples: samples seen.
@@ -76,6 +81,8 @@ class MetricsWriter:
         except OSError as error:
             logging.warning('The metrics at clip %d could not be written: %s', samples, error)
         self._last = samples
+        for tracker in self._trackers:
+            _try(functools.partial(tracker.log, samples, finite(numbers)))
         return True
 
     def close(self) -> None:
@@ -86,6 +93,8 @@ class MetricsWriter:
             self._events.close()
         except OSError as error:
             logging.warning('The last TensorBoard events could not be written: %s', error)
+        for tracker in self._trackers:
+            _try(tracker.close)
 
     def _append(self, line: bytes) -> None:
         begin = self._file.seek(0, os.SEEK_END)
@@ -105,6 +114,14 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         return []
     lines = path.read_bytes().split(b'\n')
     return [json.loads(line) for line in lines[:-1]]
+
+
+def _try(call: Callable[[], None]) -> None:
+    """Calls a tracker, whose failure is logged, and ends no run."""
+    try:
+        call()
+    except Exception as error:  # each has errors of its own
+        logging.warning('A tracker failed: %s: %s', type(error).__name__, error)
 
 
 def _line(samples: int, numbers: Mapping[str, float]) -> bytes:

@@ -1,13 +1,18 @@
-"""The progress line of a run."""
+"""How far a run is: a bar and a line on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import sys
 from collections.abc import Mapping
 from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,9 @@ def progress_line(progress: Progress) -> str:
 
 
 class ProgressPrinter:
-    """Prints progress lines, in place on a terminal, else one below the other.
+    """Shows progress in place on a terminal, with a bar, and elsewhere as lines one below the other.
+
+    On a terminal, what is printed meanwhile stands above it.
 
     Args:
         stream: standard output by default.
@@ -56,28 +63,36 @@ class ProgressPrinter:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         self._in_place = self._stream.isatty()
-        self._shown = 0  # width of the line that the cursor stands in
+        self._live: Live | None = None
 
     def show(self, progress: Progress) -> None:
-        """Prints one line."""
-        self.write(progress_line(progress))
+        """Shows where a run is."""
+        bar = ProgressBar(total=progress.total_samples, completed=progress.samples)
+        self._put(progress_line(progress), bar)
 
     def write(self, line: str) -> None:
-        """Prints a line of another kind."""
+        """Shows a line of another kind."""
+        self._put(line)
+
+    def end(self) -> None:
+        """Leaves what is shown, so that something else can follow; `show` may be called again later."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _put(self, line: str, *above: RenderableType) -> None:
         if not self._in_place:
             print(line, file=self._stream, flush=True)
             return
-        # One column is left free: some terminals wrap a full line.
-        line = line[: max(1, shutil.get_terminal_size().columns - 1)]
-        # Blanks overwrite the rest of a longer line.
-        print('\r' + line.ljust(self._shown), end='', file=self._stream, flush=True)
-        self._shown = len(line)
-
-    def end(self) -> None:
-        """Moves below the line, so that something else can be printed; `show` may follow later."""
-        if self._shown:
-            print(file=self._stream, flush=True)
-            self._shown = 0
+        if self._live is None:
+            console = Console(file=self._stream, force_jupyter=False)
+            self._live = Live(console=console, auto_refresh=False)
+            self._live.start()
+            console.show_cursor()  # a process that is killed would leave it hidden
+        rows = Table.grid()
+        for row in (*above, Text(line, no_wrap=True, overflow='ellipsis')):
+            rows.add_row(row)
+        self._live.update(rows, refresh=True)
 
 
 def _short(value: float) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import re
 
 import pytest
 
@@ -76,20 +77,64 @@ def test_a_file_gets_a_line_per_call():
     assert stream.getvalue() == (line() + '\n') * 2
 
 
-def test_a_terminal_is_rewritten_in_place(monkeypatch):
-    monkeypatch.setenv('COLUMNS', '200')
-    stream = Terminal()
-    printer = ProgressPrinter(stream)
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of 120 columns that understands the usual codes."""
+    for name, value in {'COLUMNS': '120', 'LINES': '30', 'TERM': 'xterm', 'NO_COLOR': '1'}.items():
+        monkeypatch.setenv(name, value)
+    return Terminal()
+
+
+def screen(text):
+    """What a terminal shows of a text: ESC[1A goes up a line, ESC[2K clears it."""
+    lines, row = [''], 0
+    for part in re.split(r'(\r|\n|\x1b\[\??\d*[A-Za-z])', text):
+        match part:
+            case '\n':
+                row += 1
+                lines += [''] * (row + 1 - len(lines))
+            case '\x1b[1A':
+                row -= 1
+            case '\x1b[2K':
+                lines[row] = ''
+            case _ if not part.startswith(('\r', '\x1b')):
+                lines[row] += part
+    return [line.rstrip() for line in lines]
+
+
+def test_a_terminal_is_rewritten_in_place(terminal):
+    printer = ProgressPrinter(terminal)
     printer.show(PROGRESS)
-    printer.show(dataclasses.replace(PROGRESS, loss_parts={}))
+    printer.show(dataclasses.replace(PROGRESS, samples=36_000, loss_parts={}))
     printer.end()
     printer.end()  # nothing left to end
-    first, second = line(), line(loss_parts={})
-    assert stream.getvalue() == '\r' + first + '\r' + second.ljust(len(first)) + '\n'
+    print('after', file=terminal)
+    bar, text, after, _ = screen(terminal.getvalue())
+    assert bar == '━' * 120
+    assert (text, after) == (line(samples=36_000, loss_parts={}), 'after')
+    assert terminal.getvalue().rindex('\x1b[?25h') > terminal.getvalue().rindex(
+        '\x1b[?25l'
+    )  # the cursor is there
 
 
-def test_a_narrow_terminal_cuts_the_line(monkeypatch):
+def test_the_bar_is_as_long_as_the_share_that_is_done(terminal):
+    printer = ProgressPrinter(terminal)
+    printer.show(dataclasses.replace(PROGRESS, samples=9_000))
+    printer.end()
+    assert screen(terminal.getvalue())[0].count('━') == 30
+
+
+def test_a_line_of_a_command_has_no_bar(terminal):
+    printer = ProgressPrinter(terminal)
+    printer.write('  50 %  [1/2] files')
+    printer.write(' 100 %  [2/2] files')
+    printer.end()
+    assert screen(terminal.getvalue()) == [' 100 %  [2/2] files', '']
+
+
+def test_a_narrow_terminal_cuts_the_line(terminal, monkeypatch):
     monkeypatch.setenv('COLUMNS', '40')
-    stream = Terminal()
-    ProgressPrinter(stream).show(PROGRESS)
-    assert stream.getvalue() == '\r' + line()[:39]
+    printer = ProgressPrinter(terminal)
+    printer.show(PROGRESS)
+    printer.end()
+    assert screen(terminal.getvalue())[1] == line()[:39] + '…'
