@@ -42,7 +42,10 @@ setuptools.setup(
     # The presets stay at the top of a checkout; a wheel has them as diffmavil_jax.configs.
     packages=sorted({*setuptools.find_packages(include=['diffmavil_jax', 'diffmavil_jax.*']), PRESETS}),
     package_dir={PRESETS: 'configs'},
-    package_data={'diffmavil_jax.report': ['templates/*.jinja']},
+    package_data={
+        'diffmavil_jax.report': ['templates/*.jinja'],
+        'diffmavil_jax.saved.demo': ['*.json', '*.safetensors'],
+    },
     entry_points={'console_scripts': ['diffmavil = diffmavil_jax.cli:main']},
     install_requires=requirements(),
     extras_require={

@@ -12,6 +12,8 @@ if typing.TYPE_CHECKING:
 def load(path: str | os.PathLike[str]) -> Model:
     """Loads the network of a pretraining run, an import or an export: `load(DIR).embed(['dog.mp4'])`.
 
+    `load('demo')` is the small network in this package; `saved/demo/card.json` says what it can't do.
+
     Raises:
         ConfigError: the directory has no network that can be loaded.
     """

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('inputs', nargs='+', metavar='FILE_OR_FOLDER', help='media files, and folders of them')
-    add('--model', required=True, metavar='DIR', help='a pretraining run, an import or an export')
+    add(
+        '--model',
+        default='demo',
+        metavar='DIR',
+        help='a pretraining run, an import or an export; demo: the small one of this package (default: demo)',
+    )
     add(
         '--output',
-        required=True,
+        default='features.npz',
         metavar='FILE',
-        help='a file x.npz or x.parquet, which must not be there yet',
+        help='a file x.npz or x.parquet, which must not be there yet (default: %(default)s)',
     )
     add(
         '--modality',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from diffmavil_jax.commands.command import Command
+from diffmavil_jax.commands.command import WRONG, Command, fail
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         choices=('safetensors', 'jax', 'timm'),
         help='one file, an Orbax checkpoint, or a state dict of each encoder for timm (default: %(default)s)',
     )
+    add(
+        '--dtype',
+        default='float32',
+        choices=('float32', 'bfloat16'),
+        help='of the parameters in the file of --format=safetensors (default: %(default)s)',
+    )
     add('--licence', default='', metavar='TEXT', help='licence of the parameters, for the card')
     add('--overwrite', action='store_true', help='set aside what is in DIR')
     add(
@@ -25,6 +31,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    if flags.dtype != 'float32' and flags.format != 'safetensors':
+        return fail(f'--dtype={flags.dtype}: is for --format=safetensors alone.', WRONG)
     from diffmavil_jax.interop.exporting import export
     from diffmavil_jax.interop.model_card import model_card
     from diffmavil_jax.storage import hub
@@ -32,7 +40,14 @@ def _run(flags: argparse.Namespace) -> int:
 
     if flags.push:
         hub.check_push(flags.push)
-    card = export(flags.run, flags.output, flags.format, licence=flags.licence, overwrite=flags.overwrite)
+    card = export(
+        flags.run,
+        flags.output,
+        flags.format,
+        licence=flags.licence,
+        overwrite=flags.overwrite,
+        dtype=flags.dtype,
+    )
     print(f'{flags.output}: {", ".join(card["parts"])}; {card["parameters"]:,} parameters.')
     for remark in card['remarks']:
         print(remark)

@@ -20,6 +20,7 @@ from diffmavil_jax.inference.batching import Batcher
 from diffmavil_jax.inference.features import Embeddings
 from diffmavil_jax.models.pretraining import PretrainingModel
 from diffmavil_jax.objectives.inputs import to_patches
+from diffmavil_jax.saved.demo import DEMO, DEMO_FOLDER
 from diffmavil_jax.saved.network import open_network
 
 POOLS = ('mean', 'tokens')
@@ -38,12 +39,15 @@ class Progress:
 
 
 def load(path: Path) -> Model:
-    """Loads the network of a pretraining run, an import or an export.
+    """Loads the network of a pretraining run, an import or an export, or the small one in this package.
+
+    Args:
+        path: its directory; `demo`, unless there is such a directory, is the package's.
 
     Raises:
         ConfigError: the directory has no network that can be loaded, or that of a classifier.
     """
-    network = open_network(path)
+    network = open_network(DEMO_FOLDER if os.fspath(path) == DEMO and not os.path.exists(DEMO) else path)
     if network.config.objective == 'classification':
         raise ConfigError(
             f'{os.fspath(path)} is a classifier: features are those of a pretraining run, an import or an '

@@ -31,6 +31,7 @@ def export(
     *,
     licence: str,
     overwrite: bool,
+    dtype: str = 'float32',
 ) -> dict[str, Any]:
     """Writes encoders, pool norms and fusion of a run, an import or another export.
 
@@ -41,6 +42,7 @@ def export(
             has no fusion.
         licence: of the parameters; if empty, that of the run's card, or `not stated`.
         overwrite: whether to move what is in the directory to a sibling; otherwise it must be empty.
+        dtype: `float32`, or `bfloat16` for half the size, of the file of `safetensors`.
 
     Returns:
         The card.
@@ -71,7 +73,7 @@ def export(
         if store.failure():
             raise ConfigError(f'--output={output}: can not be written ({store.failure()}).')
     else:
-        weights.write_params(root, params)
+        weights.write_params(root, params, dtype)
     weights.write_description(root, config, card)
     return card
 
