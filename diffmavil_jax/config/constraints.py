@@ -43,6 +43,7 @@ VERBATIM = object()  # in a list of texts: a flag's commas divide it, and nothin
 
 Count = Annotated[int, at_least(1)]
 Whole = Annotated[int, at_least(0)]
+Finite = Annotated[float, must('a finite number', lambda value: math.isfinite(value))]
 NotNegative = Annotated[float, at_least(0)]
 Positive = Annotated[float, must('a positive number', lambda value: value > 0)]
 Ratio = Annotated[float, must('a number between 0 and 1, both excluded', lambda value: 0 < value < 1)]

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from diffmavil_jax.config.constraints import Count, NotNegative, Ratio, at_least, must, one_of
+from diffmavil_jax.config.constraints import Count, Finite, NotNegative, Ratio, at_least, must, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,8 @@ class LossConfig:
     normalize_targets: bool = False  # per-patch normalised targets, as MAE; off: raw patches, as DiffMAE
     inter_weight: NotNegative = 0.1
     inter_temperature: Temperature = 0.1
+    inter_kind: Literal['info_nce', 'sigmoid'] = 'info_nce'
+    sigmoid_bias: Finite = -5.0  # of inter_kind=sigmoid; SigLIP learns it, from -10
     intra_weight: NotNegative = 0.01
     intra_temperature: Temperature = 1.0
     second_view: bool = True  # a second masked view through the encoders, for the intra-modal term

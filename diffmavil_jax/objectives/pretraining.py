@@ -16,12 +16,14 @@ from diffmavil_jax.models.patches import take_tokens
 from diffmavil_jax.models.pretraining import Outputs, PretrainingModel, View
 from diffmavil_jax.objectives import diffusion
 from diffmavil_jax.objectives.augmentation import augment_sound
-from diffmavil_jax.objectives.contrastive import info_nce
+from diffmavil_jax.objectives.contrastive import info_nce, sigmoid
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.masking import contrast_masks, random_masks
 from diffmavil_jax.objectives.randomness import clip_keys
 from diffmavil_jax.objectives.reconstruction import normalize_patches, squared_error
 from diffmavil_jax.parallel.metrics import Metrics
+
+_INTER_NAMES = {'info_nce': 'inter', 'sigmoid': 'sigmoid'}
 
 # From views, clean patches and positions of the clips to the decoders' targets [b m p], by modality.
 Targets = Callable[[dict[str, View], dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
@@ -224,17 +226,21 @@ class PretrainingObjective:
         }
 
     def _inter_modal_terms(self, outputs: Outputs, batch: Mapping[str, jax.Array]) -> dict[str, Term]:
-        """InfoNCE between the modalities, and the share of sounds that find their own pictures."""
+        """Contrast of the modalities, and the share of sounds that find their own pictures."""
         config, mask = self.config.loss, _loss_mask(batch, *MODALITIES)
 
         def contrast(pooled: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            return info_nce(pooled['audio'], pooled['video'], config.inter_temperature, mask)
+            pair = pooled['audio'], pooled['video']
+            if config.inter_kind == 'sigmoid':
+                return sigmoid(*pair, config.inter_temperature, config.sigmoid_bias, mask)
+            return info_nce(*pair, config.inter_temperature, mask)
 
         loss, correct = contrast(outputs.pooled)
         if config.inter_both_views:
             loss = (loss + contrast(outputs.second_pooled)[0]) / 2
         return {
-            'inter': Term.masked(loss, config.inter_weight, mask),
+            # A name for each loss: reports draw the chance of InfoNCE beside `inter`.
+            _INTER_NAMES[config.inter_kind]: Term.masked(loss, config.inter_weight, mask),
             'inter_accuracy': Term.masked(correct.astype(jnp.float32), None, mask),
         }
 

@@ -49,6 +49,7 @@ LOSS_NAMES = {
     'audio': 'Audio reconstruction',
     'video': 'Video reconstruction',
     'inter': 'Audio–video contrast (InfoNCE)',
+    'sigmoid': 'Audio–video contrast (sigmoid)',
     'intra': 'View–view contrast (InfoNCE)',
 }
 SCHEDULE_NAMES = {

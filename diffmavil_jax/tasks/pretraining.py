@@ -72,7 +72,7 @@ def _negatives(config: Config) -> str:
     if count == 1:
         return ''
     return (
-        f'The gradient of a batch is computed in {count} microbatches: InfoNCE contrasts each clip with '
+        f'The gradient of a batch is computed in {count} microbatches: each clip is contrasted with '
         f'those of its microbatch, {size // count} at the last mask ratio, not with {size}.'
     )
 

@@ -32,7 +32,7 @@ DeviceBatch = Mapping[str, jax.Array]
 _LAST_SAVE_PAUSES_S = (0.0, 1.0, 5.0, 25.0)
 
 # Metrics that the progress line shows beside the loss.
-_SHOWN = ('audio', 'video', 'inter', 'intra', 'accuracy')
+_SHOWN = ('audio', 'video', 'inter', 'sigmoid', 'intra', 'accuracy')
 
 
 class Stop(Protocol):

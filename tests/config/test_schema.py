@@ -187,6 +187,8 @@ ONE_FIELD = [
     ('batch.size', 100, 'a positive multiple of batch.multiple (8)'),
     ('batch.size', 0, 'a positive multiple of batch.multiple (8)'),
     ('loss.inter_temperature', 0.0, 'at least 0.0001'),
+    ('loss.inter_kind', 'siglip', "one of 'info_nce', 'sigmoid'"),
+    ('loss.sigmoid_bias', float('inf'), 'a finite number'),
     ('loss.audio_weight', -1.0, 'at least 0'),
     ('loss.video_weight', float('inf'), 'at least 0'),
     ('optimizer.learning_rate', float('nan'), 'at least 0'),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffmavil_jax.objectives.contrastive import info_nce
+from diffmavil_jax.objectives.contrastive import info_nce, sigmoid
 
 
 def features(clips=8, width=6, seed=0):
@@ -125,3 +125,19 @@ def test_similarities_and_their_gradients_are_in_full_float32_on_every_device():
     ]
     assert len(products) == 3  # forward, and one for each side
     assert all('precision = [HIGHEST, HIGHEST]' in line for line in products)
+
+
+@pytest.mark.parametrize('there', [range(8), [0, 2, 3, 6]])
+def test_sigmoid_loss_matches_numpy(there):
+    left, right = features()
+    there = np.array(there)
+    present = np.isin(np.arange(8), there).astype(np.float32)
+    x, y = (z[there].astype(np.float64) / np.linalg.norm(z[there], axis=1)[:, None] for z in (left, right))
+    logits = x @ y.T / 0.1 - 4
+    signs = 2 * np.eye(len(there)) - 1
+    expected = np.log1p(np.exp(-signs * logits))
+    loss, correct = sigmoid(left, right, 0.1, -4.0, present)
+    np.testing.assert_allclose(loss[there], (expected.sum(0) + expected.sum(1)) / 2, rtol=1e-5)
+    np.testing.assert_allclose(np.sum(loss) / len(there), expected.sum() / len(there), rtol=1e-5)
+    np.testing.assert_array_equal(np.asarray(loss)[present == 0], 0)
+    np.testing.assert_array_equal(correct[there], logits.argmax(1) == np.arange(len(there)))

@@ -9,7 +9,7 @@ from diffmavil_jax.config.clips import AudioConfig, DataConfig, VideoConfig
 from diffmavil_jax.config.network import ModelConfig
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.config.tree import ConfigError
-from diffmavil_jax.objectives.contrastive import info_nce
+from diffmavil_jax.objectives.contrastive import info_nce, sigmoid
 from diffmavil_jax.objectives.inputs import to_patches
 from diffmavil_jax.objectives.pretraining import PretrainingObjective, TokenCounts
 
@@ -336,3 +336,15 @@ def test_sound_is_rolled_and_amplified_in_training_alone_by_the_place_of_the_cli
     assert not np.allclose(objective._augmented(moved)['waveform'], sounds)
     plain = PretrainingObjective(CONFIG)._augmented(clips)
     assert plain['waveform'] is clips['waveform']
+
+
+def test_the_inter_modal_term_may_be_a_sigmoid_loss(batch):
+    config = change(loss={'inter_kind': 'sigmoid', 'sigmoid_bias': -3.0, 'second_view': False})
+    objective = PretrainingObjective(config)
+    params = random_params(objective, batch, COUNTS)
+    _, metrics = jax.jit(lambda b: objective.loss(params, b, COUNTS), compiler_options=QUICK)(batch)
+    views = objective.views(to_patches(batch, config), batch['position'], COUNTS)
+    pooled = objective.model.apply({'params': params}, views).pooled
+    expected, _ = sigmoid(pooled['audio'], pooled['video'], config.loss.inter_temperature, -3.0)
+    np.testing.assert_allclose(metrics['sigmoid'][0], expected.sum(), rtol=1e-5)
+    assert 'inter' not in metrics
