@@ -10,6 +10,7 @@ import traceback
 from diffmavil_jax.commands.command import FAILED, STOPPED, WRONG, fail, leave
 from diffmavil_jax.config.schema import Config
 from diffmavil_jax.parallel.allocator import keep_freed_memory
+from diffmavil_jax.parallel.blas import leave_cores_to_others
 
 
 def train(config: Config, *, workdir: str, overwrite: bool, command: str, started: float) -> int:
@@ -42,7 +43,8 @@ def train(config: Config, *, workdir: str, overwrite: bool, command: str, starte
 
 def _train(config: Config, workdir: str, overwrite: bool, command: str, started: float) -> int:
     keep_freed_memory()
-    # Not at the top: importing JAX takes seconds, and memory has to be set up before.
+    leave_cores_to_others()
+    # Not at the top: importing JAX takes seconds, and memory and threads have to be set up before.
     from diffmavil_jax import experiment
     from diffmavil_jax.parallel import hosts
     from diffmavil_jax.parallel.compiler import start_soon
