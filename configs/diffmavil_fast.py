@@ -23,7 +23,7 @@ def get_config(variant: str = 'demo') -> ConfigDict:
     config.loss.inter_both_views = True
     config.batch.rule = 'fixed'
     if config.model.size == 'demo':
-        config.batch.size = 3 * config.batch.size // 4  # a run of minutes has few steps
+        config.batch.size = min(config.batch.size, 24)  # a run of minutes has few steps
     masking = config.masking
     masking.contrast_power = 1.0  # few tokens should not be spent on what is nearly constant
     masking.start_ratio, masking.end_ratio = (

@@ -129,7 +129,7 @@ def main() -> None:
 
 def make_config(fields: Fields, samples: int, seed: int) -> Config:
     """The demo with some fields changed."""
-    values = diffmavil.get_config('demo')
+    values = diffmavil.get_config('demo_plain')
     values.seed = seed
     values.update_from_flattened_dict(fields)
     return cells.with_samples(from_dict(values.to_dict()), samples)

@@ -30,7 +30,7 @@ from diffmavil_jax.tasks.program import Program
 from diffmavil_jax.units import si
 from experiments.stepping import bare_program, random_batch, timed_steps
 
-VARIANTS = {'demo': 'demo', 'paper': 'audioset'}
+VARIANTS = {'demo': 'demo_plain', 'paper': 'audioset'}
 # Each is added to those above it. Up to the adaptive batch it is configs/diffmavil.py, with cross-attention
 # for sound besides configs/diffmavil_cross.py. The last row is configs/diffmavil_fast.py.
 TECHNIQUES: dict[str, dict[str, Any]] = {

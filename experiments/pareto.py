@@ -102,7 +102,7 @@ def read_protocol(path: pathlib.Path = DECLARED) -> Protocol:
 def config_of(protocol: Protocol, arm: str, choice: Choice, seed: int) -> Config:
     """The demo's network and world by the method of an arm."""
     declared = protocol.arms[arm]
-    values = importlib.import_module(f'configs.{declared["preset"]}').get_config('demo')
+    values = importlib.import_module(f'configs.{declared["preset"]}').get_config('demo_plain')
     if declared.get('equipped', False):
         values.update_from_flattened_dict(EQUIPMENT)
     values.update_from_flattened_dict(declared.get('fields', {}))

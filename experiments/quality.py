@@ -172,7 +172,7 @@ def _pretraining(options: argparse.Namespace, method: str, seed: int) -> Config:
 
 def _of_method(options: argparse.Namespace, method: str, seed: int) -> Config:
     module, changes = METHODS[method]
-    values = importlib.import_module(f'configs.{module}').get_config('demo')
+    values = importlib.import_module(f'configs.{module}').get_config('demo_plain')
     values.seed = seed
     # The interval should be the seeds', not the clips': all 4,096 held-out clips, 256 at a time.
     values.evaluation.probe_eval_clips = 2_048

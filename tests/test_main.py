@@ -21,7 +21,7 @@ from diffmavil_jax.storage.lock import locked
 from diffmavil_jax.storage.outputs import RUN_LOCK
 
 ROOT = pathlib.Path(__file__).parents[1]
-VARIANTS = ('demo', 'demo_long', 'folder', 'audioset', 'vggsound')
+VARIANTS = ('demo', 'demo_plain', 'demo_long', 'folder', 'audioset', 'vggsound')
 BUCKETS = 2
 SAMPLES = 128
 TIMEOUT_S = 900  # CI may be slow

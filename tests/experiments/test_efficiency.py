@@ -11,7 +11,7 @@ from experiments.efficiency import FAST, TECHNIQUES, make_stages, numbers, pictu
 @pytest.fixture
 def stages():
     """Of the demo, as if each step of a clip had taken 1 ms for each 100 M multiply-accumulates."""
-    stages = make_stages('demo')
+    stages = make_stages('demo_plain')
     for stage in stages:
         stage.counted = [3.0 * bucket.macs_per_clip for bucket in stage.plan.buckets]
         stage.compile_s = 10.0
@@ -29,7 +29,7 @@ def test_the_rows_go_from_mavil_by_diffmavil_to_all(stages):
         FAST: diffmavil_fast,
     }
     for name, module in published_as.items():
-        published = module.get_config('demo')
+        published = module.get_config('demo_plain')
         assert plans[name] == make_plan(from_dict(published.to_dict()))
 
 
