@@ -120,7 +120,7 @@ def _attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def _forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    logits = jnp.matmul(query, _transposed(key), preferred_element_type=jnp.float32)
+    logits = jnp.matmul(query, key.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(logits, axis=-1).astype(query.dtype)
     mixed = weights @ value
     return mixed, (query, key, value, weights, mixed)
@@ -128,24 +128,11 @@ def _forward(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Ar
 
 def _backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     query, key, value, weights, mixed = saved
-    to_weights = jnp.matmul(gradient, _transposed(value), preferred_element_type=jnp.float32)
+    to_weights = jnp.matmul(gradient, value.swapaxes(-1, -2), preferred_element_type=jnp.float32)
     # The mean of to_weights under the weights, which the derivative of a softmax subtracts.
     mean = (gradient.astype(jnp.float32) * mixed).sum(axis=-1, keepdims=True)
     to_logits = (weights * (to_weights - mean)).astype(query.dtype)
-    return to_logits @ key, _transposed(to_logits) @ query, _transposed(weights) @ gradient
+    return to_logits @ key, to_logits.swapaxes(-1, -2) @ query, weights.swapaxes(-1, -2) @ gradient
 
 
 _attend.defvjp(_forward, _backward)
-
-
-def _transposed(x: jax.Array) -> jax.Array:
-    """The transpose of each matrix.
-
-    CPU: written to memory. XLA folds transposes into the products, and its CPU back end has no fast
-    path for a batch of these: an attention layer's gradient took two to three times as long.
-    """
-    return jax.lax.platform_dependent(
-        x,
-        cpu=lambda x: jax.lax.optimization_barrier(x.swapaxes(-1, -2)),
-        default=lambda x: x.swapaxes(-1, -2),
-    )

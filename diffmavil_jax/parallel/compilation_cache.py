@@ -11,6 +11,9 @@ from absl import logging
 def use_compilation_cache(path: str) -> None:
     """Keeps all compiled programs in a directory, so that a second start with the same shapes compiles none.
 
+    JAX has XLA keep beside them which kernel it found fastest for each product that it tuned on a GPU (see
+    `jax_persistent_cache_enable_xla_caches`), so that another program with the same products tunes none.
+
     Args:
         path: the directory; empty for no cache. If it can't be written, that is logged, and there is none.
     """
