@@ -16,8 +16,8 @@ import tensorflow_datasets as tfds
 
 from diffmavil_jax.config.clips import MODALITIES
 
-_LABELS = b'\n\x06labels\x12'  # the key of an entry, and the tag of its value
-_INTEGERS, _PACKED = b'\x1a', b'\x0a'
+_LABELS = b'\n\x06labels'  # the key of an entry
+_FIRST, _VALUE, _INTEGERS = b'\n', b'\x12', b'\x1a'  # tags of protocol buffers
 
 
 def example_features() -> tfds.features.FeaturesDict:
@@ -44,31 +44,40 @@ def example_features() -> tfds.features.FeaturesDict:
 def labels_of(record: bytes) -> tuple[int, ...]:
     """The `labels` of a serialized example, of which nothing else is parsed.
 
-    An example is a message of protocol buffers; its keys are sorted, so that sound and pictures come first.
+    An example is a message of protocol buffers, whose entries may stand in any order.
 
     Raises:
         ValueError: it has no such entry, or a broken one.
     """
-    at = record.rfind(_LABELS)
-    if at < 0:
-        raise ValueError('no labels')
-    values: list[int] = []
-    sizes: list[int] = []
-    position = at + len(_LABELS)
-    for tag in (None, _INTEGERS, _PACKED):  # the feature, its list of integers, and their bytes
-        if tag is not None:
-            if not sizes[-1]:
-                return ()
-            if record[position : position + 1] != tag:
-                raise ValueError('broken labels')
-            position += 1
-        size, position = _varint(record, position)
-        sizes.append(size)
-    end = position + sizes[-1]
+    position, end = _inside(record, 0, _FIRST)
+    while position < end:
+        entry, position = _inside(record, position, _FIRST)
+        if record.startswith(_LABELS, entry):
+            return _integers(record, entry + len(_LABELS))
+    raise ValueError('no labels')
+
+
+def _integers(record: bytes, position: int) -> tuple[int, ...]:
+    """The integers of a feature that begins at a position."""
+    for tag in (_VALUE, _INTEGERS, _FIRST):  # the feature, its list of integers, and their bytes
+        position, end = _inside(record, position, tag)
+        if position == end:
+            return ()
+    values = []
     while position < end:
         value, position = _varint(record, position)
         values.append(value)
     return tuple(values)
+
+
+def _inside(record: bytes, position: int, tag: bytes) -> tuple[int, int]:
+    """Where the content of the field that begins at a position begins and ends."""
+    if record[position : position + 1] != tag:
+        raise ValueError('broken labels')
+    size, begin = _varint(record, position + 1)
+    if begin + size > len(record):
+        raise ValueError('broken labels')
+    return begin, begin + size
 
 
 def _varint(record: bytes, position: int) -> tuple[int, int]:

@@ -34,6 +34,22 @@ def test_labels_are_read_out_of_a_record(example, group):
     assert labels_of(record) == group
 
 
+def field(tag, content):
+    assert len(content) < 128
+    return tag + bytes([len(content)]) + content
+
+
+@pytest.mark.parametrize('labels_first', [True, False])
+def test_entries_may_stand_in_any_order(labels_first):
+    def entry(key, feature):
+        return field(b'\n', field(b'\n', key) + field(b'\x12', feature))
+
+    labels = entry(b'labels', field(b'\x1a', field(b'\n', b'\x05\xac\x02')))
+    other = entry(b'id', field(b'\n', field(b'\n', b'\n\x06labels\x12\x03\x1a\x01\n')))
+    record = field(b'\n', labels + other if labels_first else other + labels)
+    assert labels_of(record) == (5, 300)
+
+
 @pytest.mark.parametrize('record', [b'', b'abc', b'\n\x06labels\x12', b'\n\x06labels\x12\x05\x1a\x09'])
 def test_a_broken_record_has_none(record):
     with pytest.raises(ValueError, match='labels'):
